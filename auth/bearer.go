@@ -14,6 +14,7 @@ import (
 	"sallyport/auth/apikey"
 	"sallyport/auth/clientcert"
 	"sallyport/auth/identity"
+	"sallyport/auth/login"
 	"sallyport/proxy/message"
 )
 
@@ -35,6 +36,7 @@ type bearer struct {
 	certificates *clientcert.Hosts            // for tokens that are bound to one
 	revoked      *atomic.Pointer[Revocations] // of those certificates
 	stepUp       *stepUp                      // nil: none is demanded
+	passed       login.Passed
 }
 
 // candidate is an issuer of the route, with the audiences that the route accepts.
@@ -46,7 +48,7 @@ type candidate struct {
 // newBearer makes the authenticator for callers that are all "issuer/NAME", and whose tokens
 // are all in the same field.
 func (a *Auth) newBearer(callers []string, d *Demand) (Authenticator, error) {
-	b := &bearer{memory: a.memory, certificates: a.clientCerts, revoked: &a.revoked, stepUp: newStepUp(d)}
+	b := &bearer{memory: a.memory, certificates: a.clientCerts, revoked: &a.revoked, stepUp: newStepUp(d), passed: d.Passed}
 	for _, caller := range callers {
 		iss := a.issuer(caller)
 		if iss == nil {
@@ -132,14 +134,18 @@ func (b *bearer) Recheck(ctx context.Context, r *Request, _ Proof) (Proof, error
 
 // prove returns the proof that the token of a request is. A nil budget counts nothing.
 func (b *bearer) prove(ctx context.Context, r *Request, budget *budget) (Proof, error) {
-	e, err := b.verify(ctx, r, budget)
+	raw, err := b.token(r)
+	if err != nil {
+		return Proof{}, err
+	}
+	e, err := b.verify(ctx, r, raw, budget)
 	if err != nil {
 		return Proof{}, err
 	}
 	if err := b.holds(r, e); err != nil {
 		return Proof{}, err
 	}
-	p := Proof{Caller: e.principal, Field: cmp.Or(b.field, r.tokenField()), Revocable: e.lookAgain != 0, AsksIssuer: e.lookAgain != 0}
+	p := Proof{Caller: e.principal, Field: cmp.Or(b.field, r.tokenField()), Revocable: e.lookAgain != 0, AsksIssuer: e.lookAgain != 0, Tokens: b.passed.Bearer(raw)}
 	if b.stepUp != nil {
 		if err := b.checkStepUp(e, budget == nil); err != nil {
 			return Proof{}, err
@@ -150,11 +156,7 @@ func (b *bearer) prove(ctx context.Context, r *Request, budget *budget) (Proof, 
 }
 
 // verify returns the token of a request, verified.
-func (b *bearer) verify(ctx context.Context, r *Request, budget *budget) (*verified, error) {
-	raw, err := b.token(r)
-	if err != nil {
-		return nil, err
-	}
+func (b *bearer) verify(ctx context.Context, r *Request, raw string, budget *budget) (*verified, error) {
 	v := verification{bearer: b, raw: raw, request: r, budget: budget}
 	if !b.introspects || isJWT(raw) {
 		v.hash = b.memory.tokens.hash(raw)
@@ -445,7 +447,7 @@ func (c *candidate) checkClaims(t *token, k *key, now time.Time) (*verified, *Er
 // principal returns whom the claims of a token name. The error comes with its reason.
 func (iss *issuer) principal(t *token) (p identity.Principal, reason string, err error) {
 	claims := t.claims
-	p = identity.Principal{Source: iss.source, Claim: claims.Claim}
+	p = identity.Principal{Source: iss.source, Claim: claims.Claim, IsList: claims.IsList}
 	if p.Name, err = claims.principalName(iss.rules.principal); err != nil {
 		return p, MissingClaim, err
 	}

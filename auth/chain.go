@@ -34,6 +34,8 @@ type Demand struct {
 	StepUp     *StepUp
 	Audience   []string // narrows the audiences of the issuers; nil leaves them as they are
 	Signatures SignatureDemand
+	// Passed are the tokens of the issuer that the server behind gets. A session needs them then, valid ones.
+	Passed login.Passed
 	// Subprotocols are the forms in which a WebSocket handshake may have the bearer token or API key.
 	Subprotocols SubprotocolForms
 }
@@ -62,6 +64,9 @@ type Proof struct {
 	// Authentication is how and when the caller was authenticated, where the route demands a step-up; zero
 	// elsewhere.
 	Authentication login.Authentication
+	// Tokens are those of the caller that the route passes on: of a session the issuer's, and of a bearer token
+	// itself in both places. Other callers have none, nor has a recheck.
+	Tokens login.Tokens
 	// Limited is the name of the API key whose own limits the request counts against; "" for none.
 	Limited string
 }
@@ -194,6 +199,11 @@ func (a *Auth) addKind(c *Chain, word string, callers []string, k kind, d *Deman
 	if create == nil {
 		return fmt.Errorf("unknown caller %q", callers[0])
 	}
+	if d.All && k.index > 0 { // it proves no caller, so the server gets no token of it
+		other := *d
+		other.Passed = login.Passed{}
+		d = &other
+	}
 	var err error
 	if k.Authenticator, err = create(callers, d); err != nil {
 		return err
@@ -269,6 +279,7 @@ type proven struct {
 	kind   *kind
 	caller identity.Principal
 	field  string // that carried it
+	tokens login.Tokens
 }
 
 // prove checks each kind of credential; with an earlier proof it rechecks.
@@ -327,7 +338,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		}
 		joined.join(&proof)
 		proof.Caller.Alias = c.alias(&proof.Caller)
-		all = append(all, proven{k, proof.Caller, proof.Field})
+		all = append(all, proven{k, proof.Caller, proof.Field, proof.Tokens})
 	}
 	if missing == "" && !slices.ContainsFunc(all, func(p proven) bool { return p.kind.caller }) {
 		missing = c.kinds[len(c.kinds)-1].traits.Missing
@@ -339,7 +350,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	if err != nil {
 		return Proof{Signature: joined.Signature}, err
 	}
-	joined.Caller, joined.Field, joined.Ambient = chosen.caller, chosen.field, chosen.kind.traits.Ambient
+	joined.Caller, joined.Field, joined.Tokens, joined.Ambient = chosen.caller, chosen.field, chosen.tokens, chosen.kind.traits.Ambient
 	joined.Subprotocol = r.subprotocol != nil && (c.anyRequired || chosen.field == SubprotocolField)
 	return joined, nil
 }

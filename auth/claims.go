@@ -172,6 +172,12 @@ func (s claimSet) Claim(path string) []string {
 	return c.values
 }
 
+// IsList implements the field IsList of [identity.Principal].
+func (s claimSet) IsList(path string) bool {
+	c, _ := s.find(path)
+	return c.array
+}
+
 // size returns the approximate size of the set in bytes.
 func (s claimSet) size() int {
 	n := 0

@@ -15,7 +15,10 @@ type compact struct {
 
 // compactEnds says where the parts of a claim end. An answer has at most 64 KiB, so that the
 // numbers fit.
-type compactEnds struct{ name, words uint16 }
+type compactEnds struct {
+	name, words uint16
+	list        bool // the claim is an array
+}
 
 // compacted returns the claims but those of some names, twice: as a claimSet, and to keep.
 // Both share the values.
@@ -43,7 +46,7 @@ func (s claimSet) compacted(without ...string) (claimSet, *compact) {
 			k.words = append(k.words, all.String()[at:])
 		}
 		c.values = k.words[from:len(k.words):len(k.words)]
-		k.claims = append(k.claims, compactEnds{uint16(name.Len()), uint16(len(k.words))})
+		k.claims = append(k.claims, compactEnds{uint16(name.Len()), uint16(len(k.words)), c.array})
 	}
 	k.names = name.String()
 	return out, k
@@ -51,12 +54,26 @@ func (s claimSet) compacted(without ...string) (claimSet, *compact) {
 
 // Claim implements the field Claim of [identity.Principal].
 func (k *compact) Claim(path string) []string {
-	from := compactEnds{}
+	from, end, found := k.find(path)
+	if !found {
+		return nil
+	}
+	return k.words[from.words:end.words:end.words]
+}
+
+// IsList implements the field IsList of [identity.Principal].
+func (k *compact) IsList(path string) bool {
+	_, end, _ := k.find(path)
+	return end.list
+}
+
+// find returns where the claim at a path begins and ends.
+func (k *compact) find(path string) (from, end compactEnds, found bool) {
 	for _, end := range k.claims {
 		if k.names[from.name:end.name] == path {
-			return k.words[from.words:end.words:end.words]
+			return from, end, true
 		}
 		from = end
 	}
-	return nil
+	return compactEnds{}, compactEnds{}, false
 }

@@ -230,7 +230,7 @@ func (in *introspector) verdict(k *look, t *token) (*verified, *Error) {
 	if why != nil {
 		return nil, why
 	}
-	v.principal.Claim = kept.Claim
+	v.principal.Claim, v.principal.IsList = kept.Claim, kept.IsList
 	if endless {
 		v.principal.Expires = time.Time{}
 	}

@@ -38,6 +38,14 @@ func TestCuresOfMissingFilesOfALoginAreCommands(t *testing.T) {
 	if got["logins.corp.client_secret"] != "put the secret of pages there" || got["logins.corp.session.keys"] != "sallyport keygen --session makes a key" {
 		t.Errorf("empty files: %v", got)
 	}
+	for _, file := range []string{secret, keys} { // whose faults say chmod
+		if err := os.Chmod(file, 0o622); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got = cures(); len(got) != 2 || got["logins.corp.client_secret"] != "" || got["logins.corp.session.keys"] != "" {
+		t.Errorf("files that others may write: %v", got)
+	}
 }
 
 // Providers leave claims out whose scope nobody asked for: the most frequent reason why a first sign-in

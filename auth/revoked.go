@@ -123,6 +123,9 @@ func (r *Revocation) check() error {
 	case r.ID == "" || strings.ContainsAny(r.ID, "\r\n"):
 		return errRevocation
 	case r.Kind == RevokedPrincipal:
+		if kind, issuer, _ := strings.Cut(source, "/"); kind == "login" && name != "" {
+			return errors.New("people who sign in have principals of the issuer: want issuer/NAME:" + name + ", with the issuer of login " + issuer)
+		}
 		if !qualified || name == "" || !knownSource(source) {
 			return errors.New("want the qualified name of the caller as records write it, such as issuer/corp:alice or apikey:notebook")
 		}

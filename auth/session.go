@@ -46,11 +46,12 @@ type sessions struct {
 	auth   *Auth
 	logins []*login.Login
 	stepUp *stepUp // nil: none is demanded
+	passed login.Passed
 }
 
 // newSessions makes the authenticator for callers that are all "login/NAME".
 func (a *Auth) newSessions(callers []string, d *Demand) (Authenticator, error) {
-	s := &sessions{auth: a, stepUp: newStepUp(d)}
+	s := &sessions{auth: a, stepUp: newStepUp(d), passed: d.Passed}
 	for _, caller := range callers {
 		l := a.logins[strings.TrimPrefix(caller, "login/")]
 		if l == nil {
@@ -86,17 +87,17 @@ func (s *sessions) Challenge(realm string, _ *Error) string {
 }
 
 // Authenticate implements [Authenticator].
-func (s *sessions) Authenticate(_ context.Context, r *Request) (Proof, error) {
-	return s.prove(r, false)
+func (s *sessions) Authenticate(ctx context.Context, r *Request) (Proof, error) {
+	return s.prove(ctx, r, false)
 }
 
 // Recheck implements [Authenticator]: the request in flight counts as use of its session.
-func (s *sessions) Recheck(_ context.Context, r *Request, _ Proof) (Proof, error) {
-	return s.prove(r, true)
+func (s *sessions) Recheck(ctx context.Context, r *Request, _ Proof) (Proof, error) {
+	return s.prove(ctx, r, true)
 }
 
 // prove returns whom the session of a request proves. Of several logins, the one that sealed it counts.
-func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
+func (s *sessions) prove(ctx context.Context, r *Request, inFlight bool) (Proof, error) {
 	field := r.Head.Fields.Get("cookie")
 	if field == "" {
 		return Proof{}, ErrNoCredential
@@ -116,7 +117,7 @@ func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
 			used, err = s.useOne(r, several, now, inFlight)
 		}
 		if err == nil {
-			return s.proof(used, now, inFlight)
+			return s.proof(ctx, r, used, now, inFlight)
 		}
 		if e, ok := errors.AsType[*login.Error](err); ok && (refused == nil || refused.Reason == login.BadSession) {
 			refused = e
@@ -128,7 +129,15 @@ func (s *sessions) prove(r *Request, inFlight bool) (Proof, error) {
 	if refused == nil {
 		return Proof{}, ErrNoCredential
 	}
-	return Proof{}, &Error{Reason: refused.Reason, Err: sessionCause{refused}}
+	return Proof{}, ofSession(refused)
+}
+
+// ofSession returns the refusal of a session as one of this package.
+func ofSession(refused *login.Error) *Error {
+	if refused.Reason == login.Unavailable {
+		return &Error{Reason: IssuerUnavailable, Err: sessionCause{refused}}
+	}
+	return &Error{Reason: refused.Reason, Err: sessionCause{refused}}
 }
 
 // use is a session that serves a request, and whom it proves.
@@ -186,16 +195,27 @@ func (s *sessions) useOne(r *Request, several []login.Cookie, now time.Time, inF
 	return use{}, all[0].Beside(all[1])
 }
 
-// proof returns the proof that a session is, unless it does not satisfy the step-up of the route.
-func (s *sessions) proof(u use, now time.Time, inFlight bool) (Proof, error) {
+// proof returns the proof that a session is, unless it does not satisfy the step-up of the route, or has not
+// the tokens that the route passes on. The latter is asked of requests alone that begin now.
+func (s *sessions) proof(ctx context.Context, r *Request, u use, now time.Time, inFlight bool) (Proof, error) {
 	p := Proof{Caller: *u.caller, Field: "cookie", Revocable: true, Session: u.session}
-	if s.stepUp == nil {
+	if s.stepUp != nil {
+		if weak := s.checkStepUp(u.session, u.caller, now, inFlight); weak != nil {
+			return Proof{}, weak
+		}
+		p.Authentication = u.session.Authentication()
+	}
+	if s.passed == (login.Passed{}) || inFlight {
 		return p, nil
 	}
-	if weak := s.checkStepUp(u.session, u.caller, now, inFlight); weak != nil {
-		return Proof{}, weak
+	var err error
+	if p.Tokens, err = u.session.Tokens(ctx, r.Head.Host, s.passed); err != nil {
+		if e, ok := errors.AsType[*login.Error](err); ok {
+			return Proof{}, ofSession(e)
+		}
+		return Proof{}, err
 	}
-	p.Authentication = u.session.Authentication()
+	p.Caller = *u.session.Principal() // of the tokens
 	return p, nil
 }
 

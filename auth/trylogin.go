@@ -49,6 +49,13 @@ func (a *Auth) loginIssuerOf(l *login.Login) *loginIssuer {
 	return newLoginIssuer(a.issuers[l.Issuer()], a.memory)
 }
 
+// isUnreadable reports whether the discovery document of a login's issuer cannot be had. [Auth.LoginOffers]
+// says so, and what needs the document is not tried.
+func (a *Auth) isUnreadable(ctx context.Context, l *login.Login) bool {
+	_, err := a.loginIssuerOf(l).Endpoints(ctx)
+	return err != nil
+}
+
 // LoginOffers fetches the discovery document of a login's issuer, and compares what the issuer offers with
 // what the login needs.
 func (a *Auth) LoginOffers(ctx context.Context, name string) []LoginFinding {
@@ -56,7 +63,7 @@ func (a *Auth) LoginOffers(ctx context.Context, name string) []LoginFinding {
 	li := a.loginIssuerOf(l)
 	e, err := li.Endpoints(ctx)
 	if err != nil {
-		return []LoginFinding{{Failing, err.Error(), "see what is found of issuers." + l.Issuer()}}
+		return []LoginFinding{{Failing, "nobody can sign in: the gateway cannot read the discovery document of issuers." + l.Issuer(), "see what is found of issuers." + l.Issuer()}}
 	}
 	if e.Authorization == "" || e.Token == "" {
 		return []LoginFinding{{Failing, "the discovery document has no authorization_endpoint or no token_endpoint", "issuers." + l.Issuer() + ".url must name an OpenID provider at which people sign in"}}
@@ -119,6 +126,9 @@ func (o *offers) lacking(l *login.Login) (found []LoginFinding) {
 // issuer sent it back to the redirect URI. It takes no secret.
 func (a *Auth) TryRedirect(ctx context.Context, name, redirect string) LoginFinding {
 	l := a.Login(name)
+	if a.isUnreadable(ctx, l) {
+		return LoginFinding{Unproven, "whether the issuer knows " + redirect + " is not tried", ""}
+	}
 	origin := strings.TrimSuffix(redirect, login.CallbackPath(name))
 	host, _, _ := strings.Cut(strings.TrimPrefix(origin, "https://"), ":")
 	to, state, err := l.SilentRequest(ctx, host, origin)
@@ -142,7 +152,7 @@ func judgeSilent(l *login.Login, status int, back *url.URL, redirect, state stri
 		refused := status == http.StatusBadRequest || status == http.StatusUnauthorized || status == http.StatusNotFound
 		text := fmt.Sprintf("the issuer answers %d to an authorization request for %s, and does not send the browser back: ", status, redirect)
 		if refused {
-			return LoginFinding{Failing, text + "as issuers do that do not know the client or the redirect URI", register}
+			return LoginFinding{Failing, text + "which is how issuers refuse a client or a redirect URI that they do not know", register}
 		}
 		return LoginFinding{Unproven, text + "whether it knows the client and the redirect URI is not proven", "sign in to see"}
 	case (&url.URL{Scheme: back.Scheme, Host: back.Host, Path: back.Path}).String() != redirect:
@@ -172,6 +182,9 @@ func (a *Auth) TryClient(ctx context.Context, name, origin string) LoginFinding 
 	if l.IsPublic() {
 		what = "the client without a secret"
 	}
+	if a.isUnreadable(ctx, l) {
+		return LoginFinding{Unproven, "whether the issuer takes " + what + " is not tried", ""}
+	}
 	said, err := l.TryCode(ctx, origin, false)
 	switch {
 	case err != nil:
@@ -179,11 +192,11 @@ func (a *Auth) TryClient(ctx context.Context, name, origin string) LoginFinding 
 	case said == "":
 		return LoginFinding{Failing, "the issuer gives tokens for a made-up code", "is this an OpenID provider? anybody could be anybody"}
 	case said == "invalid_client" || said == "unauthorized_client":
-		return LoginFinding{Failing, "the issuer does not take " + what + ": it says " + said + " to a made-up code", "correct client_id, client_secret or client_auth of " + at + ", or the client at the issuer"}
+		return LoginFinding{Failing, "the issuer does not take " + what + ": it says " + setting.Quoted(said, 64) + " to a made-up code", "correct client_id, client_secret or client_auth of " + at + ", or the client at the issuer"}
 	case said != "invalid_grant":
 		return LoginFinding{Unproven, "whether the issuer takes " + what + " is not proven: it says " + setting.Quoted(said, 64) + " to a made-up code", "sign in to see"}
 	case l.IsPublic():
-		return LoginFinding{Proven, "the issuer takes " + what + ": it says invalid_grant to a made-up code", ""}
+		return LoginFinding{Proven, "the issuer takes " + what + ": it says \"invalid_grant\" to a made-up code", ""}
 	}
 	switch other, err := l.TryCode(ctx, origin, true); {
 	case err != nil || other == "":
@@ -191,6 +204,6 @@ func (a *Auth) TryClient(ctx context.Context, name, origin string) LoginFinding 
 	case other == "invalid_grant":
 		return LoginFinding{Unproven, "the issuer says invalid_grant to a made-up code, with a made-up secret too: whether the secret is right is not proven", "sign in to see"}
 	default:
-		return LoginFinding{Proven, "the issuer takes " + what + ": it says invalid_grant to a made-up code, and " + setting.Quoted(other, 64) + " with a made-up secret", ""}
+		return LoginFinding{Proven, "the issuer takes " + what + ": it says \"invalid_grant\" to a made-up code, and " + setting.Quoted(other, 64) + " with a made-up secret", ""}
 	}
 }

@@ -176,9 +176,9 @@ func TestAttackBigBodies(t *testing.T) {
 // addresses are served, and closed connections free their places.
 func TestAttackFlood(t *testing.T) {
 	leavesNothing(t)
-	h := build(t, plan{more: "limits: {connections: 500, connections_per_address: 150}"})
+	h := build(t, plan{more: "limits: {connections: 500, connections_per_address: 150, head_time: 2m}"})
 	from := func(addr string) (net.Conn, error) {
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(addr)}, Timeout: 10 * time.Second}
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(addr)}, Timeout: time.Minute}
 		return d.Dial("tcp", h.addrs.HTTPS[0].String())
 	}
 	if c, err := from("127.0.0.2"); err != nil {
@@ -194,7 +194,7 @@ func TestAttackFlood(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
 		conns = append(conns, c)
 		all.Go(func() {
 			if _, err := c.Read(make([]byte, 1)); err != nil {

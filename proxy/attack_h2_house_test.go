@@ -30,6 +30,7 @@ type frames struct {
 type framed struct {
 	status, body string
 	reset        string // the code of RST_STREAM
+	grpc         string // of a call, the status in the head
 	done         bool
 	heads        int // header blocks
 }
@@ -108,6 +109,11 @@ func (f *frames) next() bool {
 		s.heads++
 		if status := x.PseudoValue("status"); status != "" {
 			s.status = status
+			for _, field := range x.RegularFields() {
+				if field.Name == "grpc-status" {
+					s.grpc = field.Value
+				}
+			}
 		}
 		s.done = s.done || x.StreamEnded()
 	case *http2.DataFrame:

@@ -168,7 +168,7 @@ func TestPlacesInFlightComeBackOnEveryWayOut(t *testing.T) {
 	attacker, victim := h.as("mallory", predict), h.as("alice", predict)
 	free := func(way, model string, who map[string]string) {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); ; {
+		for deadline := time.Now().Add(time.Minute); ; {
 			if r := h.chatWith(model, who); r.StatusCode == 200 {
 				return
 			} else if r.StatusCode != 429 || time.Now().After(deadline) {

@@ -172,7 +172,7 @@ func TestTunnelEndsWhenItsCertificateIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
 		return c
 	}
 	one := dial("http/1.1")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -15,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport/proxy"
 	"sallyport/proxy/message"
@@ -117,7 +119,7 @@ func disguises() []string {
 // over HTTP/1.1.
 type pathClient struct {
 	h     *house
-	c     io.ReadWriteCloser
+	c     net.Conn
 	r     *bufio.Reader
 	f     *frames
 	sent  uint32
@@ -133,6 +135,7 @@ func (p *pathClient) get(target string) int {
 	if p.f == nil {
 		p.f = p.h.frames()
 	}
+	_ = p.f.c.SetDeadline(time.Now().Add(time.Minute)) // of this request, not of all
 	id := 2*p.sent + 1
 	p.f.headers(id, true, ":method: GET", ":scheme: https", ":authority: models.test", ":path: "+target, "authorization: Bearer "+p.token)
 	got := p.f.wait(id)
@@ -162,6 +165,7 @@ func (p *pathClient) get1(target string) int {
 		p.c = p.h.dial("models.test")
 		p.r = bufio.NewReader(p.c)
 	}
+	_ = p.c.SetDeadline(time.Now().Add(time.Minute))
 	fmt.Fprintf(p.c, "GET %s HTTP/1.1\r\nHost: models.test\r\nAuthorization: Bearer %s\r\n\r\n", target, p.token)
 	res, err := http.ReadResponse(p.r, nil)
 	if err != nil {

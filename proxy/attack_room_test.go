@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 )
 
 // A client with many requests on one connection, or many fields in one request, hits the configured
@@ -56,14 +55,13 @@ func TestAttackMemory(t *testing.T) {
 	other := h.dial("models.test")
 	used.Store(65 << 20)
 	// Memory is measured a few times a second: until then connections are accepted.
-	for range 100 {
+	eventually(t, "no connection is accepted", func() bool {
 		late, err := tlsDial(h, "models.test")
-		if err != nil {
-			break
+		if err == nil {
+			late.Close()
 		}
-		late.Close()
-		time.Sleep(20 * time.Millisecond)
-	}
+		return err != nil
+	})
 	io.WriteString(other, strings.Replace(ask, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1))
 	got, _ := io.ReadAll(other)
 	if !strings.HasPrefix(string(got), "HTTP/1.1 503 ") || !strings.Contains(string(got), `"reason":"overloaded"`) || !strings.Contains(string(got), "Retry-After: 1") {
@@ -79,12 +77,11 @@ func TestAttackMemory(t *testing.T) {
 		t.Errorf("what was under way: %s", answer)
 	}
 	used.Store(0)
-	for range 100 {
-		if late, err := tlsDial(h, "models.test"); err == nil {
+	eventually(t, "with memory again, connections come through", func() bool {
+		late, err := tlsDial(h, "models.test")
+		if err == nil {
 			late.Close()
-			return
 		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Error("with memory again, no connection comes through")
+		return err == nil
+	})
 }

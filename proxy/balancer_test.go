@@ -23,7 +23,7 @@ func (h *house) connect(to net.Addr, preamble string) net.Conn {
 		h.t.Fatal(err)
 	}
 	h.t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.WriteString(c, preamble); err != nil {
 		h.t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestInsecurePlain(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 		if all, err := io.ReadAll(c); len(all) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("got %q, %v", all, err)
 		}

@@ -67,7 +67,7 @@ func refusedLogins(t *testing.T) *refusals {
 		blob += rand.Text() // does not compress
 	}
 	l.provider.Person("alice", map[string]any{"blob": blob})
-	r.expect("session_too_large", 500, "… bytes of claims and … of the refresh token fit in no 4 cookies: keep sessions in memory", finish(answer("corp")))
+	r.expect("session_too_large", 500, "… bytes of claims and … of tokens fit in no 4 cookies: keep sessions in memory", finish(answer("corp")))
 	l.provider.Person("alice", nil)
 
 	session := b.signInWith("corp")
@@ -86,7 +86,7 @@ func refusedLogins(t *testing.T) *refusals {
 	again := with(session)
 	again["Sec-Fetch-Site"], again["Origin"] = "none", "https://evil.example"
 	r.expect("cross_site", 403, `Sec-Fetch-Site is none, and Origin is "https://evil.example"`, program("POST", "/", "", again))
-	r.expect("cross_site", 403, `there is no Sec-Fetch-Site, and Origin is ""`, program("POST", login.SignOutPath, "", with(session)))
+	r.expect("cross_site", 403, `there is neither Sec-Fetch-Site nor Origin: a script that uses a person's session must send Origin`, program("POST", login.SignOutPath, "", with(session)))
 	framed := with(session)
 	framed["Sec-Fetch-Site"], framed["Sec-Fetch-Dest"] = "cross-site", "iframe"
 	r.expect("cross_site", 403, `Sec-Fetch-Site is cross-site, and Sec-Fetch-Dest is "iframe"`, program("GET", login.SignInPath+"?login=corp", "", framed))

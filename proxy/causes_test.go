@@ -158,7 +158,7 @@ func (r *refusals) pipeline(request string, most, last int) (statuses []int) {
 	c := r.dial("models.test")
 	in := bufio.NewReader(c)
 	for len(statuses) < most && !slices.Contains(statuses, last) {
-		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
 		_, _ = io.WriteString(c, strings.Repeat(request, batch))
 		for range batch {
 			res, err := http.ReadResponse(in, nil)

@@ -113,7 +113,7 @@ func TestGatewayObtainsCertificates(t *testing.T) {
 				t.Errorf("ready: %d before there is a certificate, want 200", answer.StatusCode)
 			}
 			config := &tls.Config{ServerName: "localhost", RootCAs: a.roots}
-			for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 				c, err := tls.Dial("tcp", g.Addrs().HTTPS[0].String(), config)
 				if err == nil {
 					c.Close()

@@ -52,7 +52,7 @@ func TestConformancePageOfHTTP2(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
 		got := x.send(h.framesOn(c))
 		c.Close()
 		row, told := page[x.name]

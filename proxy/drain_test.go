@@ -50,7 +50,7 @@ func TestKillAbortsRequestsInFlight(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("it did not end")
 	}
 	if _, err := io.Copy(io.Discard, kept); err == nil {

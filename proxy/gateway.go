@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sallyport/proxy/admin"
+	"sallyport/proxy/config"
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/expiry"
 	"sallyport/proxy/setting"
@@ -98,6 +99,7 @@ type Gateway struct {
 
 	reloading sync.Mutex // guards the fields below; held while a configuration is replaced
 	open      []*openListener
+	loading   config.Loading // of the current configuration
 }
 
 // Addrs are the addresses of a gateway's listeners.
@@ -126,6 +128,7 @@ func New(cfg *Config, o Options) (*Gateway, error) {
 		// Leave the nonces that it may have taken over to the next start.
 		return nil, errors.Join(err, g.memory.replay.Save())
 	}
+	g.loading = config.FirstLoading(first.outline, g.memory.options.Now())
 	first.activate(g.memory)
 	g.watch = newWatch(cfg, &g.memory.options)
 	g.endings = expiry.NewWatch(expiry.Options{List: g.ends, Log: g.memory.Log, Now: g.memory.options.Now})

@@ -23,7 +23,7 @@ func TestRedirect(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
 		_, _ = io.WriteString(c, strings.ReplaceAll(request, "TOKEN", h.token()))
 		all, _ := io.ReadAll(c)
 		return string(all)

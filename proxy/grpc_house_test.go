@@ -65,10 +65,10 @@ func (s *grpcServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = rc.Flush()
 		panic(http.ErrAbortHandler)
 	case "Tick":
-		for range 12 {
+		for range 20 {
 			_, _ = w.Write(framedText("tick"))
 			_ = rc.Flush()
-			time.Sleep(150 * time.Millisecond) // all in all for longer than the idle time of a second
+			time.Sleep(150 * time.Millisecond) // all in all for longer than the idle time of two seconds
 		}
 		h.Set(http.TrailerPrefix+"grpc-status", "0")
 	case "Hang":
@@ -136,7 +136,7 @@ func (s *grpcServer) cancelled(t *testing.T) {
 	t.Helper()
 	select {
 	case <-s.gone:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the server has not learned that the call is over")
 	}
 }

@@ -377,7 +377,7 @@ func TestCallsCancelledAtRandom(t *testing.T) {
 // A side that only listens is not idle while the other sends.
 func TestCallWithOneSideSilent(t *testing.T) {
 	t.Parallel()
-	h, _ := buildGRPC(t, strings.Replace(grpcRoute, "callers:", "timeouts: {idle: 1s}\n    callers:", 1))
+	h, _ := buildGRPC(t, strings.Replace(grpcRoute, "callers:", "timeouts: {idle: 2s}\n    callers:", 1))
 	pr, pw := io.Pipe()
 	defer pw.Close()
 	res, err := h.call(context.Background(), "/a.B/Tick", pr)
@@ -385,7 +385,7 @@ func TestCallWithOneSideSilent(t *testing.T) {
 		t.Fatal(err)
 	}
 	body, status := finish(t, res)
-	if n := strings.Count(body, "tick"); n != 12 || status != "0" {
+	if n := strings.Count(body, "tick"); n != 20 || status != "0" {
 		t.Errorf("%d ticks, status %s", n, status)
 	}
 }

@@ -107,7 +107,7 @@ func (m *memory) setBounds(cfg *Config) {
 			level = slog.LevelWarn // the configuration asks for more than is possible
 		}
 		m.shortOf = l.Connections
-		m.Log.Log(context.Background(), level, "the limit of open files is too low for limits.connections", "connections", most, "cure", "raise the limit of open files, such as LimitNOFILE= in the unit file")
+		m.Log.Log(context.Background(), level, "the limit of open files allows fewer connections than limits.connections", "connections", most, "wanted", l.Connections, "cure", "raise the limit of open files, such as LimitNOFILE= in the unit file")
 		l.Connections = most
 	}
 	m.conns.SetConfig(limit.ConnsConfig{

@@ -293,7 +293,7 @@ func (r *recipe) refreshes(clock *shiftedClock) {
 	r.t.Helper()
 	for n := int64(1); n <= 2; n++ {
 		clock.ahead.Add(int64(50 * time.Minute))
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 			if a := r.b.request("GET", r.origin+"/", "", nil); a.StatusCode != http.StatusOK { // asking for the session does not count as use
 				r.t.Fatalf("before refresh %d: %d %s", n, a.StatusCode, a.body)
 			}

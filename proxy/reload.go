@@ -31,21 +31,23 @@ const recheckTime = 10 * time.Second
 // credential in use. The same holds while the gateway drains. ctx limits only the wait for
 // another reload in progress. Reload is safe for concurrent use. It is refused while the gateway
 // does not run.
-func (g *Gateway) Reload(ctx context.Context) ReloadReport { return g.reloadFor(ctx, slog.LevelInfo) }
+func (g *Gateway) Reload(ctx context.Context) ReloadReport {
+	return g.reloadFor(ctx, config.ByRequest, slog.LevelInfo)
+}
 
 // reloadFor is Reload; unchanged is the log level if nothing has changed.
-func (g *Gateway) reloadFor(ctx context.Context, unchanged slog.Level) ReloadReport {
+func (g *Gateway) reloadFor(ctx context.Context, by config.Loader, unchanged slog.Level) ReloadReport {
 	g.reloading.Lock()
 	defer g.reloading.Unlock()
 	manager, runs := g.memory.options.Manager, g.base != nil && !g.draining.Load()
 	if runs {
 		manager.Reloading()
 	}
-	report := g.reload(ctx)
+	report := g.reload(ctx, by)
 	if report.Result != ReloadChanged && g.base != nil && g.base.Err() == nil {
 		g.revokeAlone(&report)
 	}
-	report.LoadedAt = g.now().loaded
+	report.LoadedAt = g.loading.At
 	log := g.memory.Log
 	status := g.describe()
 	switch report.Result {
@@ -78,7 +80,7 @@ func (g *Gateway) reloadFor(ctx context.Context, unchanged slog.Level) ReloadRep
 const maxLoggedFaults = 10
 
 // reload implements Reload; reloading is held.
-func (g *Gateway) reload(ctx context.Context) ReloadReport {
+func (g *Gateway) reload(ctx context.Context, by config.Loader) ReloadReport {
 	old := g.now()
 	from, _ := config.ShortHashes(old.outline.Hash(), old.outline.Hash())
 	report := ReloadReport{Result: ReloadRefused, From: from, To: from}
@@ -109,7 +111,8 @@ func (g *Gateway) reload(ctx context.Context) ReloadReport {
 	}
 	next := config.OutlineOf(cfg)
 	if next.Hash() == old.outline.Hash() {
-		report.Result, report.Summary = ReloadUnchanged, config.UnchangedSummary(cfg, old.loaded, g.memory.options.Now())
+		g.watch.Take() // they have been loaded
+		report.Result, report.Summary = ReloadUnchanged, config.UnchangedSummary(cfg, &g.loading, g.memory.options.Now())
 		return report
 	}
 	if err := checkFixed(cfg, g.memory); err != nil {
@@ -120,6 +123,7 @@ func (g *Gateway) reload(ctx context.Context) ReloadReport {
 		return refused(report, err)
 	}
 	report.Result, report.Summary = ReloadChanged, config.ChangedSummary(old.outline, s.outline)
+	g.loading = config.Loading{At: g.memory.options.Now(), By: by, Files: g.watch.Take(), Summary: report.Summary}
 	report.From, report.To = config.ShortHashes(old.outline.Hash(), s.outline.Hash())
 	for _, c := range config.DescribeChanges(old.outline, s.outline) {
 		if !c.Summarized() {
@@ -309,7 +313,7 @@ func (g *Gateway) followFiles(ctx context.Context) error {
 		}
 		if g.now().config.Reload.Watches() {
 			// A file may be written twice, or the operator may have reloaded already.
-			g.reloadFor(ctx, slog.LevelDebug)
+			g.reloadFor(ctx, config.ByWatcher, slog.LevelDebug)
 		}
 	}
 }

@@ -28,7 +28,6 @@ type snapshot struct {
 	exchange.Snapshot
 	config  *Config
 	outline config.Outline
-	loaded  time.Time // when it was built
 
 	ends      []expiry.End // when keys and certificates of the configuration expire, except the gateway's own certificates
 	tls       *edge.View
@@ -52,7 +51,7 @@ type snapshot struct {
 // build compiles a checked configuration. It opens the files that the configuration names. It uses
 // no network and starts no goroutine.
 func build(cfg *Config, m *memory) (_ *snapshot, err error) {
-	s := &snapshot{config: cfg, outline: config.OutlineOf(cfg), loaded: m.options.Now(), counts: m.counts.Lease()}
+	s := &snapshot{config: cfg, outline: config.OutlineOf(cfg), counts: m.counts.Lease()}
 	defer func() {
 		if err != nil {
 			s.release()
@@ -114,7 +113,7 @@ func newAuth(cfg *Config, m *auth.Memory, certs *clientcert.Hosts) (*auth.Auth, 
 	if err != nil {
 		return nil, nil, err
 	}
-	logins, err := auth.ReadLogins(cfg.Logins)
+	logins, err := cfg.ReadLogins()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -197,7 +196,7 @@ func (s *snapshot) addRoutes(m *memory) error {
 			if field := cfg.CredentialField(of); field != "" {
 				owned[i][message.Fold(field)] = true
 			}
-			b, err := s.backend(of, r.Identity.All(), byName, credentials, m)
+			b, err := s.backend(of, r.Identity.Fields(), byName, credentials, m)
 			if err != nil {
 				return fmt.Errorf("route %s: %w", r.Name, err)
 			}
@@ -205,7 +204,7 @@ func (s *snapshot) addRoutes(m *memory) error {
 			r.AddBackend(of.Upstream, b, of == rc)
 		}
 		r.ToUpstream = route.NewEdits(&rc.Headers.Request, owned[i])
-		own = append(own, r.Identity.All()...)
+		own = append(own, r.Identity.Own()...)
 		covered = append(covered, rc.Integrity.Cover...)
 		for _, h := range rc.Host {
 			onHost := *r
@@ -252,7 +251,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 
 // backend returns what a route needs to send requests to its upstream. identity are the fields with the
 // caller's identity.
-func (s *snapshot) backend(c *route.Config, identity []string, byName map[string]*upstream.Upstream, credentials map[string]*credential.Credential, m *memory) (b route.Backend, err error) {
+func (s *snapshot) backend(c *route.Config, identity seal.Identity, byName map[string]*upstream.Upstream, credentials map[string]*credential.Credential, m *memory) (b route.Backend, err error) {
 	_, up, err := s.config.UpstreamOf(c)
 	if err != nil {
 		return b, err

@@ -312,7 +312,7 @@ func TestTunnelEndsWithTokenOfItsSubprotocol(t *testing.T) {
 func (h *tokenHouse) waits(reason, field string, end func()) {
 	h.t.Helper()
 	c := h.dial("models.test")
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: models.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+wsKey+"\r\n"+field+"\r\n\r\nhi\n")
 	in := bufio.NewReader(c)
 	for line := ""; line != "echo hi\n"; {

@@ -149,7 +149,7 @@ func connectProxy(t *testing.T, credentials string) (address *url.URL, asked fun
 			}
 			work.Go(func() {
 				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+				_ = c.SetDeadline(time.Now().Add(time.Minute))
 				br := bufio.NewReader(c)
 				r, err := http.ReadRequest(br)
 				if err != nil {

@@ -98,16 +98,16 @@ func TestAnswers(t *testing.T) {
 				c.answer(w, r)
 			}))
 			defer s.CloseClientConnections()
-			timeout := 5 * time.Second
+			timeout, fewest := time.Minute, int64(1)
 			if c.want == TimedOut {
-				timeout = 50 * time.Millisecond
+				timeout, fewest = 50*time.Millisecond, 0 // a busy machine may need longer to ask
 			}
 			var d doc
 			err := New(Options{Timeout: timeout}).JSON(context.Background(), s.URL, &d)
 			if got := kind(t, err); got != c.want {
 				t.Errorf("got %q, want %q: %v", got, c.want, err)
 			}
-			if n := asked.Load(); n != 1 {
+			if n := asked.Load(); n < fewest || n > 1 {
 				t.Errorf("asked %d times, want once", n)
 			}
 		})
@@ -178,7 +178,7 @@ func TestHTTPKeepsTheKindOfAnError(t *testing.T) {
 		}
 	}))
 	t.Cleanup(s.Close)
-	c := New(Options{Timeout: time.Second})
+	quick, patient := New(Options{Timeout: 100 * time.Millisecond}), New(Options{Timeout: time.Minute})
 	for path, want := range map[string]Kind{
 		s.URL + "/large": TooLarge, s.URL + "/cut": Unreachable, s.URL + "/hang": TimedOut, s.URL + "/none": BadStatus,
 		s.URL + "/moved": BadStatus, "http://192.0.2.1/": BadURL, s.URL + "/good": "",
@@ -186,6 +186,10 @@ func TestHTTPKeepsTheKindOfAnError(t *testing.T) {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
 		if err != nil {
 			t.Fatal(err)
+		}
+		c := patient
+		if want == TimedOut {
+			c = quick
 		}
 		answer, err := c.HTTP().Do(r)
 		if want == "" {
@@ -242,9 +246,7 @@ func TestRefused(t *testing.T) {
 	} {
 		t.Run(address, func(t *testing.T) {
 			var d doc
-			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-			defer cancel()
-			got := kind(t, New(Options{}).JSON(ctx, address, &d))
+			got := kind(t, New(Options{Timeout: time.Minute}).JSON(t.Context(), address, &d))
 			if got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}
@@ -256,9 +258,7 @@ func TestRefused(t *testing.T) {
 // name.
 func TestAddressesAreCheckedWhenDialed(t *testing.T) {
 	dial := func(h *http.Transport, address string) error {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		conn, err := h.DialContext(ctx, "tcp", address)
+		conn, err := h.DialContext(t.Context(), "tcp", address)
 		if err == nil {
 			conn.Close()
 		}

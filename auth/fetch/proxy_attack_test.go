@@ -55,7 +55,7 @@ func TestHostileProxyLearnsAndForgesNothing(t *testing.T) {
 		heard.Store(string(b[:n]), true)
 	}
 	var flooded atomic.Int64
-	left := make(chan error, 1)
+	left := make(chan struct{}, 8)
 	for name, x := range map[string]struct {
 		do   func(c net.Conn)
 		kind Kind
@@ -64,8 +64,8 @@ func TestHostileProxyLearnsAndForgesNothing(t *testing.T) {
 		"closes":       {func(net.Conn) {}, Unreachable},
 		"says nothing after 200": {func(c net.Conn) {
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\n\r\n")
-			_, err := io.Copy(io.Discard, c) // until the client leaves
-			left <- err
+			_, _ = io.Copy(io.Discard, c) // until the client leaves
+			left <- struct{}{}
 		}, TimedOut},
 		"answers in the issuer's place":         {func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\n\r\n"+document); listen(c) }, Unreachable},
 		"answers the CONNECT with the document": {func(c net.Conn) { fmt.Fprint(c, document); listen(c) }, Unreachable},
@@ -91,7 +91,8 @@ func TestHostileProxyLearnsAndForgesNothing(t *testing.T) {
 		}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			proxy := hostileProxy(t, x.do)
+			var reached atomic.Bool
+			proxy := hostileProxy(t, func(c net.Conn) { reached.Store(true); x.do(c) })
 			fetch := func(proxy *url.URL, timeout time.Duration) error {
 				var d doc
 				return New(Options{
@@ -106,6 +107,10 @@ func TestHostileProxyLearnsAndForgesNothing(t *testing.T) {
 			victim := make(chan error, 1)
 			go func() { victim <- fetch(good, time.Minute) }()
 			err := fetch(proxy, limit)
+			for x.kind == TimedOut && !reached.Load() { // the time was up before the busy machine sent the CONNECT
+				limit *= 2
+				err = fetch(proxy, limit)
+			}
 			if err == nil || x.kind != "" && kind(t, err) != x.kind {
 				t.Errorf("got %v, want %s", err, x.kind)
 			}
@@ -113,9 +118,7 @@ func TestHostileProxyLearnsAndForgesNothing(t *testing.T) {
 				t.Errorf("the error repeats a secret or the proxy: %q", err)
 			}
 			if name == "says nothing after 200" {
-				if err := <-left; err != nil { // else connections to such a proxy would pile up
-					t.Errorf("the client did not leave after its fetch: %v", err)
-				}
+				<-left // the client leaves after its fetch: else connections to such a proxy would pile up
 			}
 			if err := <-victim; err != nil {
 				t.Errorf("the victim beside: %v", err)

@@ -26,6 +26,8 @@ type Principal struct {
 	// for a string, number or boolean, several for an array of those, none if it
 	// is absent or an object. Nil means that the credential has no claims.
 	Claim func(path string) []string
+	// IsList reports whether the claim at a path is an array, which one value alone does not tell.
+	IsList func(path string) bool
 	// Elsewhere are the paths of claims that the caller has and the credential left out, because they are
 	// too large for it (OpenID Connect Core, section 5.6.2). Entra does so with more than 200 groups.
 	Elsewhere []string

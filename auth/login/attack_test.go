@@ -308,22 +308,45 @@ func TestBegunLoginsCostNothing(t *testing.T) {
 	}
 }
 
-// TestBrowserKeepsFewAttempts begins logins in many tabs; the last four can be finished.
+// TestBrowserKeepsFewAttempts begins logins in many tabs, for short pages and for the longest. The last ones can
+// be finished; the others say to which page the person wanted.
 func TestBrowserKeepsFewAttempts(t *testing.T) {
-	d := newDesk(t)
-	b := d.browser()
-	var pages []string
-	for i := range 9 {
-		pages = append(pages, b.begin(fmt.Sprint("/", i)))
-		d.clock.Add(time.Second)
-	}
-	if len(b.cookies) != 4 {
-		t.Errorf("the browser has %d cookies", len(b.cookies))
-	}
-	for i, page := range pages {
-		_, err := b.finish(b.visit(page))
-		if (err == nil) != (i >= 5) {
-			t.Errorf("attempt %d: %v", i, err)
+	for name, c := range map[string]struct {
+		page       string
+		kept, size int
+		leadsBack  bool
+	}{
+		"short pages":  {"/a", 24, 7 << 10, true},
+		"medium pages": {"/" + strings.Repeat("m", 300), 10, 7 << 10, false},
+		"long pages":   {"/" + strings.Repeat("l", 2000), 4, 13 << 10, false},
+	} {
+		d := newDesk(t)
+		b := d.browser()
+		var pages []string
+		const tabs = 30
+		for i := range tabs {
+			pages = append(pages, b.begin(fmt.Sprint(c.page, i)))
+			d.clock.Add(time.Second)
+			size := 0
+			for name, value := range b.cookies {
+				size += len(name) + len(value)
+			}
+			if size > c.size {
+				t.Errorf("%s: the cookies have %d bytes after %d tabs", name, size, i)
+			}
+		}
+		if len(b.cookies) != c.kept {
+			t.Errorf("%s: the browser has %d cookies", name, len(b.cookies))
+		}
+		for i, page := range pages {
+			done, err := b.finish(b.visit(page))
+			wanted := fmt.Sprint(c.page, i)
+			if err != nil && !c.leadsBack {
+				wanted = "/"
+			}
+			if (err == nil) != (i >= tabs-c.kept) || done.Location != wanted {
+				t.Errorf("%s, attempt %d: to %s, %v", name, i, done.Location, err)
+			}
 		}
 	}
 }

@@ -16,11 +16,14 @@ import (
 )
 
 const (
-	attemptTime = 10 * time.Minute // from Begin to Finish
-	maxAttempts = 4                // of one browser at once, in its tabs
-	maxDropped  = 128              // that one answer looks at: tabs that a browser opens all at once do not know of each other
-	stateSize   = 16
-	tagSizeText = 8 // characters of a state that name the cookie of its attempt
+	attemptTime     = 10 * time.Minute // from Begin to Finish
+	minAttempts     = 4                // of one browser at once, in its tabs, however long their pages
+	maxAttempts     = 24               // of one browser at once, if their cookies have no more bytes than the next:
+	maxAttemptBytes = 7 << 10          // nginx in front takes 8 KiB of cookies by default
+	maxDropped      = 128              // that one answer looks at: tabs that a browser opens all at once do not know of each other
+	stateSize       = 16
+	tagSizeText     = 8   // characters of a state that name the cookie of its attempt
+	maxStatePage    = 256 // bytes of a page that the state repeats: not every issuer takes a long state
 )
 
 // Attempt is the request with which a login begins.
@@ -76,7 +79,39 @@ func decodeAttempt(b []byte) (*attempt, error) {
 	return a, r.end()
 }
 
-const purposeAttempt = "attempt"
+const (
+	purposeAttempt = "attempt"
+	purposePage    = "page"
+)
+
+// stateOf returns the state of the authorization request. Behind the random part it has the page to return to,
+// sealed: an answer whose attempt the browser has forgotten still leads there.
+func (l *Login) stateOf(a *attempt, host string) string {
+	state := l.name + "." + base64.RawURLEncoding.EncodeToString(a.state[:])
+	if a.to == "/" || len(a.to) > maxStatePage {
+		return state
+	}
+	return state + "." + base64.RawURLEncoding.EncodeToString(l.keys.seal(nil, []byte(a.to), l.additional(purposePage, host)))
+}
+
+// pageIn returns the page to return to that a state repeats, see [Login.ReturnURL]; "/" if there is none.
+// Anybody may bring a state that this gateway gave out, so it counts no more than a link to that page.
+func (l *Login) pageIn(state, host string) string {
+	parts := strings.Split(strings.TrimPrefix(state, l.name+"."), ".")
+	if len(parts) != 2 || strings.ContainsAny(parts[1], "\r\n") { // which the decoder skips
+		return "/"
+	}
+	sealed, err := base64.RawURLEncoding.Strict().DecodeString(parts[1])
+	if err != nil {
+		return "/"
+	}
+	to, err := l.keys.open(sealed, l.additional(purposePage, host))
+	if err != nil {
+		return "/"
+	}
+	page, _ := l.ReturnURL(string(to))
+	return page
+}
 
 // Begin returns the issuer's page at which the browser signs in.
 func (l *Login) Begin(ctx context.Context, from Attempt) (Redirect, error) {
@@ -95,13 +130,13 @@ func (l *Login) Begin(ctx context.Context, from Attempt) (Redirect, error) {
 		acr: demanded.ACR, maxAge: int64(demanded.MaxAge / time.Second),
 	}
 	_, _ = rand.Read(a.state[:]) // never fails
-	state := base64.RawURLEncoding.EncodeToString(a.state[:])
+	tag := base64.RawURLEncoding.EncodeToString(a.state[:])[:tagSizeText]
 	_, client := l.client(ctx, e, from.Origin)
 	value := base64.RawURLEncoding.EncodeToString(l.keys.seal(nil, a.encode(), l.additional(purposeAttempt, from.Host)))
-	cookies := l.dropAttempts(from.Host, from.Cookie)
+	cookies := l.dropAttempts(from.Host, from.Cookie, len(attemptName)+len(tag)+len(value))
 	return Redirect{
-		Location: client.AuthCodeURL(l.name+"."+state, l.options(&a, demanded.Prompt)...),
-		Cookies:  append(cookies, setCookie(attemptName+state[:tagSizeText], value, "", attemptTime)),
+		Location: client.AuthCodeURL(l.stateOf(&a, from.Host), l.options(&a, demanded.Prompt)...),
+		Cookies:  append(cookies, setCookie(attemptName+tag, value, "", attemptTime)),
 	}, nil
 }
 
@@ -123,17 +158,18 @@ func (l *Login) options(a *attempt, prompt string) []oauth2.AuthCodeOption {
 	return all
 }
 
-// dropAttempts returns the Set-Cookie values that leave room for another attempt: it removes the
-// oldest, and those that do not open.
-func (l *Login) dropAttempts(host, field string) (cookies []string) {
+// dropAttempts returns the Set-Cookie values that leave room for another attempt, whose cookie has so many
+// bytes: it removes the oldest, and before them those that do not open, as the attempts of other logins.
+func (l *Login) dropAttempts(host, field string, size int) (cookies []string) {
 	type open struct {
 		name  string
+		size  int
 		begun int64
 	}
 	var all []open
 	pairs(field, func(name, value string, _, _ int) bool {
 		if strings.HasPrefix(name, attemptName) {
-			o := open{name: name}
+			o := open{name: name, size: len(name) + len(value)}
 			if a, err := l.openAttempt(host, value); err == nil {
 				o.begun = a.begun
 			}
@@ -141,11 +177,14 @@ func (l *Login) dropAttempts(host, field string) (cookies []string) {
 		}
 		return len(all) < maxDropped
 	})
-	slices.SortFunc(all, func(a, b open) int { return cmp.Compare(a.begun, b.begun) })
+	slices.SortFunc(all, func(a, b open) int { return cmp.Compare(b.begun, a.begun) }) // the newest first
+	kept := 1
 	for i := range all {
-		if len(all)-i >= maxAttempts {
-			cookies = append(cookies, setCookie(all[i].name, "", "", 0))
+		if size += all[i].size; kept < minAttempts || kept < maxAttempts && size <= maxAttemptBytes {
+			kept++
+			continue
 		}
+		cookies = append(cookies, setCookie(all[i].name, "", "", 0))
 	}
 	return cookies
 }

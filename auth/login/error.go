@@ -105,4 +105,10 @@ func (e *Error) Again() bool {
 	return slices.Contains(SessionReasons(), e.Reason) && !errors.Is(e.Err, errTwice)
 }
 
+// Late reports whether an answer of the issuer only comes late: the browser has forgotten its attempt, or has
+// finished it before. Whoever has a session by then needs no other.
+func (e *Error) Late() bool {
+	return e.Reason == AttemptExpired || errors.Is(e.Err, errGone) || errors.Is(e.Err, errUsed)
+}
+
 func refuse(reason string, cause error) *Error { return &Error{Reason: reason, Err: cause} }

@@ -14,6 +14,9 @@ func (l *Login) Settle() { l.memory.work.Wait() }
 // SetLeaving sets how long revocations wait for the issuer's own sign-out.
 func (m *Memory) SetLeaving(d time.Duration) { m.leaving = d }
 
+// Revoke revokes the refresh token as the end of the session does.
+func (s *Session) Revoke() { s.live.newest.Load().revoke() }
+
 // OpenFiles returns the names of the open files with ends of sessions.
 func (m *Memory) OpenFiles() []string {
 	m.mu.Lock()

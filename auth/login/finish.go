@@ -60,7 +60,7 @@ func parseAnswer(query string) (*answer, error) {
 }
 
 // Finish takes the answer of the issuer. With an error, Finished has the cookies that remove the
-// attempt, and nothing else.
+// attempt, the page that was asked for if that is known, and nothing else.
 func (l *Login) Finish(ctx context.Context, from Answer) (Finished, error) {
 	done := Finished{}
 	a, err := parseAnswer(from.Query)
@@ -72,8 +72,10 @@ func (l *Login) Finish(ctx context.Context, from Answer) (Finished, error) {
 		done.Cookies = []string{setCookie(name, "", "", 0)}
 	}
 	if err != nil {
+		done.Location = l.pageIn(a.state, from.Host)
 		return done, refuse(StateMismatch, err)
 	}
+	done.Location, _ = l.ReturnURL(begun.to)
 	s, err := l.finish(ctx, a, begun, &from)
 	if err != nil {
 		return done, err
@@ -89,14 +91,20 @@ func (l *Login) Finish(ctx context.Context, from Answer) (Finished, error) {
 	}
 	done.Cookies = slices.Concat(done.Cookies, cookies, l.dropHostSession(from.Cookie))
 	done.Session = s
-	done.Location, _ = l.ReturnURL(begun.to)
 	return done, nil
 }
+
+// These refuse answers that are late, see [Error.Late].
+var (
+	errGone = errors.New("the browser has no cookie of this attempt: another browser began it, it took too long, or it was finished before")
+	errUsed = errors.New("the answer was used before")
+)
 
 // find returns the attempt to which an answer belongs, and the name of its cookie. The cookie proves
 // that this browser began it, so that nobody is made to finish the login of somebody else.
 func (l *Login) find(a *answer, from *Answer) (begun *attempt, name string, err error) {
 	text, ours := strings.CutPrefix(a.state, l.name+".")
+	text, _, _ = strings.Cut(text, ".") // see [Login.stateOf]
 	state, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if !ours || err != nil || len(state) != stateSize || strings.ContainsAny(text, "\r\n") { // which the decoder skips
 		return nil, "", errors.New("the state is not one of the login of this path")
@@ -111,7 +119,7 @@ func (l *Login) find(a *answer, from *Answer) (begun *attempt, name string, err 
 	})
 	switch count {
 	case 0:
-		return nil, "", errors.New("the browser has no cookie of this attempt: another browser began it, it took too long, or it was finished before")
+		return nil, "", errGone
 	case 1:
 	default:
 		return nil, wanted, errTwice
@@ -149,7 +157,7 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 	case a.iss == "" && e.NamesIssuer:
 		return nil, refuse(WrongIssuer, errors.New("the answer has no iss, and the discovery document says that it has one"))
 	case !l.memory.use(begun.state, now):
-		return nil, refuse(StateMismatch, errors.New("the answer was used before"))
+		return nil, refuse(StateMismatch, errUsed)
 	case a.fault == "server_error" || a.fault == "temporarily_unavailable":
 		return nil, refuse(Unavailable, errors.New("the issuer says "+a.fault))
 	case a.fault != "":
@@ -174,7 +182,10 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 	_, _ = rand.Read(r.id[:]) // never fails
 	r.issuer, r.subject, r.sid = id.issuer, id.subject, id.sid
 	r.acr, r.authTime = id.authentication.text(), id.authentication.Time
-	r.noteAccess(t, now)
+	if err := r.noteTokens(t, now, l.passed()); err != nil {
+		return nil, err
+	}
+	r.noteLife(id, now, l.passed())
 	if err := l.claims(ctx, e, t, id, &r); err != nil {
 		return nil, err
 	}
@@ -183,12 +194,4 @@ func (l *Login) finish(ctx context.Context, a *answer, begun *attempt, from *Ans
 		return nil, refuse(BadTokens, err)
 	}
 	return s, nil
-}
-
-// noteAccess stores the life of the access token and the refresh token of an answer.
-func (r *record) noteAccess(t *oauth2.Token, now time.Time) {
-	r.refresh, r.accessFrom, r.accessUntil = pack(t.RefreshToken), 0, 0
-	if t.ExpiresIn > 0 {
-		r.accessFrom, r.accessUntil = now.Unix(), now.Unix()+min(t.ExpiresIn, int64(MaxAbsolute/time.Second))
-	}
 }

@@ -90,6 +90,8 @@ type Config struct {
 	Prompt string
 	// Params are further parameters of the authorization request.
 	Params map[string]string
+	// Passed are the tokens that servers behind the gateway get. Sessions keep them for that.
+	Passed Passed
 }
 
 // Issuer is what a login needs of its issuer. Package auth implements it, so that a person is the same

@@ -190,11 +190,12 @@ type sessionID [16]byte
 // live is what this process knows of a session besides its cookie.
 type live struct {
 	newest     atomic.Pointer[Session]
-	seen       atomic.Int64 // last request, in seconds since 1970
-	gone       atomic.Bool  // it was ended or evicted here
-	left       atomic.Bool  // its person ended it, so that its refresh token is revoked
-	refreshing atomic.Bool
-	retry      atomic.Int64 // when a failed refresh may be tried again
+	seen       atomic.Int64               // last request, in seconds since 1970
+	gone       atomic.Bool                // it was ended or evicted here
+	left       atomic.Bool                // its person ended it, so that its refresh token is revoked
+	refreshing atomic.Pointer[refreshing] // the one that runs; nil for none
+	retry      atomic.Int64               // when a failed refresh may be tried again
+	failed     atomic.Pointer[Error]      // why the last refresh failed; nil if it did not
 
 	ends       [3]endfile.End // those that would end it
 	prev, next [3]*live       // of its groups, by the kinds of ends; guarded by state.mu

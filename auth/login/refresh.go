@@ -16,25 +16,35 @@ const (
 )
 
 // refreshIfDue starts a refresh in the background when less than a third of the access token's life is
-// left. One refresh runs for each session. at is in seconds since 1970.
+// left, or of the ID token's if that is passed on. One refresh runs for each session. at is in seconds since
+// 1970.
 func (s *Session) refreshIfDue(at int64) {
-	if !s.refreshDue(at) || !s.live.refreshing.CompareAndSwap(false, true) {
+	if !s.refreshDue(at) || s.live.refreshing.Load() != nil {
 		return
 	}
-	if !s.login.memory.start(s.login.state.slots, s.refreshNow) {
-		s.live.refreshing.Store(false)
-	}
+	s.login.memory.start(s.login.state.slots, func(life context.Context) {
+		if r := s.live.claim(); r != nil {
+			defer s.live.release(r)
+			s.refreshNow(life)
+		}
+	})
 }
 
 func (s *Session) refreshDue(at int64) bool {
-	return s.refresh != (packed{}) && s.accessUntil != 0 && at >= s.accessUntil-(s.accessUntil-s.accessFrom)/3 && at >= s.live.retry.Load()
+	if s.refresh == (packed{}) || at < s.live.retry.Load() {
+		return false
+	}
+	of := s.login.config.Passed
+	return s.accessUntil != 0 && at >= dueAt(s.accessFrom, s.accessUntil) || of.ID && at >= dueAt(s.idFrom, s.idUntil) || s.lacks(of, at) != ""
 }
+
+// dueAt returns when a token is to be refreshed.
+func dueAt(from, until int64) int64 { return until - (until-from)/3 }
 
 // refreshNow refreshes the session. Until its own lifetime ends, a session serves while the issuer does
 // not answer. It ends if the issuer refuses.
 func (s *Session) refreshNow(ctx context.Context) {
 	v, l := s.live, s.login
-	defer v.refreshing.Store(false)
 	now := l.memory.now()
 	if n := v.newest.Load(); n.generation > s.generation && !n.refreshDue(now.Unix()) {
 		return // another refresh has just ended
@@ -52,6 +62,7 @@ func (s *Session) refreshNow(ctx context.Context) {
 		}
 		return
 	}
+	v.failed.Store(refused)
 	if err != nil {
 		v.retry.Store(now.Add(retryAfter).Unix())
 		l.memory.log.Warn("session not refreshed", "login", l.name, "principal", s.principal.String(), "session", s.principal.ID, "cause", err)
@@ -66,6 +77,9 @@ func (s *Session) refreshNow(ctx context.Context) {
 		if v.newest.CompareAndSwap(n, fresh) {
 			if v.left.Load() { // meanwhile, with the token before this one
 				fresh.revoke()
+			}
+			if fresh.refreshDue(now.Unix()) { // the issuer gives none that lives longer
+				v.retry.Store(now.Add(retryAfter).Unix())
 			}
 			return
 		}
@@ -100,7 +114,9 @@ func (s *Session) refreshed(ctx context.Context, now time.Time) (*Session, error
 		return nil, l.exchangeError(err)
 	}
 	r := s.record
-	r.noteAccess(t, now)
+	if err := r.noteTokens(t, now, l.passed()); err != nil {
+		return nil, err
+	}
 	kept := r
 	failure := l.refreshClaims(ctx, e, t, &r)
 	var refused *Error
@@ -136,5 +152,6 @@ func (l *Login) refreshClaims(ctx context.Context, e *Endpoints, t *oauth2.Token
 			return refuse(BadTokens, errors.New("the refreshed ID token is of another person"))
 		}
 	}
+	r.noteLife(id, l.memory.now(), l.passed())
 	return l.claims(ctx, e, t, id, r)
 }

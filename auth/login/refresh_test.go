@@ -181,6 +181,48 @@ func TestAttackRefreshByAnotherTenant(t *testing.T) {
 	}
 }
 
+// TestAttackRefreshByAnotherPerson has an issuer that mixes people up: its answer to a refresh has no ID token, and the
+// access token, which says who the person is, is that of somebody else.
+func TestAttackRefreshByAnotherPerson(t *testing.T) {
+	for name, c := range map[string]struct {
+		signIn string // where claims come from then
+		sub    string // of the access token at the refresh
+		serves bool
+	}{
+		"the same person":                      {login.ClaimsAccessToken, "alice-at-models", true},
+		"another person":                       {login.ClaimsAccessToken, "mallory-at-models", false},
+		"claims come from elsewhere than once": {login.ClaimsIDToken, "alice-at-models", true},
+	} {
+		d := newDesk(t, func(d *desk) { d.config.Claims = c.signIn })
+		give := func(sub, group string, refreshes bool) {
+			d.provider.Change(nil, func(answer map[string]any) {
+				claims := d.issuer.Claims(sub)
+				claims["groups"] = []string{group}
+				answer["access_token"], _ = d.issuer.Sign(claims)
+				if refreshes {
+					delete(answer, "id_token")
+				}
+			})
+		}
+		give("alice-at-models", "guests", false)
+		b, victim := d.browser(), d.browser()
+		b.signIn()
+		victim.signIn()
+		d.config.Claims = login.ClaimsAccessToken
+		d.reload()
+		give(c.sub, "admins", true)
+		d.clock.Add(4 * time.Minute)
+		b.afterRefresh(name, func(groups []string, err error) bool {
+			if c.serves {
+				return err == nil && slices.Equal(groups, []string{"admins"})
+			}
+			return reasonOf(err) == login.SessionEnded && groups == nil
+		})
+		give("alice-at-models", "guests", true)
+		victim.afterRefresh(name+": the other session", func(_ []string, err error) bool { return err == nil })
+	}
+}
+
 // TestRefreshWithoutUserinfoKeepsTokens loses userinfo at a refresh: the new refresh token must not be
 // lost, and the groups stay until userinfo answers.
 func TestRefreshWithoutUserinfoKeepsTokens(t *testing.T) {

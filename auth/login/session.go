@@ -34,7 +34,9 @@ type record struct {
 	claims                  string // JSON
 	hint                    packed // the ID token for the issuer's sign-out, without its claims if they are claims; none if it did not fit
 	refresh                 packed // refresh token
+	access                  packed // access token, if it is passed on
 	accessFrom, accessUntil int64  // life of the access token; 0: unknown
+	idFrom, idUntil         int64  // life of the ID token, likewise
 
 	ends [3]endfile.End // those that would end it; not sealed
 }
@@ -42,13 +44,19 @@ type record struct {
 // Versions of the content of sessions. Cookies that an earlier release sealed still open, so that no
 // update signs people out.
 const (
-	version      = 2
-	plainVersion = 1 // texts as they are
+	passedVersion = 3 // with what servers behind the gateway get; only sessions that have it are of this version
+	version       = 2
+	plainVersion  = 1 // texts as they are
 )
 
 func (r *record) encode() []byte {
-	w := writer{b: make([]byte, 0, 256+len(r.claims)+r.hint.size()+r.refresh.size())}
-	w.number(version)
+	w := writer{b: make([]byte, 0, 256+len(r.claims)+r.hint.size()+r.refresh.size()+r.access.size())}
+	passes := !r.memory && (r.access != (packed{}) || r.idUntil != 0)
+	if passes {
+		w.number(passedVersion)
+	} else {
+		w.number(version)
+	}
 	w.raw(r.id[:])
 	w.number(r.expires)
 	if r.memory {
@@ -61,12 +69,19 @@ func (r *record) encode() []byte {
 	for _, n := range [...]int64{r.issued, r.seen, r.authTime, r.accessFrom, r.accessUntil} {
 		w.delta(n, r.begun)
 	}
+	if passes {
+		w.delta(r.idFrom, r.begun)
+		w.delta(r.idUntil, r.begun)
+	}
 	var texts writer
 	for _, s := range [...]string{r.claims, r.issuer, r.subject, r.sid, r.acr, r.key} {
 		texts.common(s)
 	}
 	texts.packed(r.hint)
 	texts.packed(r.refresh)
+	if passes {
+		texts.packed(r.access)
+	}
 	w.text(string(compress(texts.shared)))
 	w.raw(texts.b)
 	return w.b
@@ -75,7 +90,7 @@ func (r *record) encode() []byte {
 func decodeRecord(b []byte) (record, error) {
 	r, rd := record{}, reader{s: string(b)}
 	of := rd.number()
-	if of != version && of != plainVersion {
+	if of != passedVersion && of != version && of != plainVersion {
 		return r, errors.New("it is of another version")
 	}
 	rd.raw(r.id[:])
@@ -91,11 +106,17 @@ func decodeRecord(b []byte) (record, error) {
 	for _, n := range [...]*int64{&r.issued, &r.seen, &r.authTime, &r.accessFrom, &r.accessUntil} {
 		*n = rd.delta(r.begun)
 	}
+	if of == passedVersion {
+		r.idFrom, r.idUntil = rd.delta(r.begun), rd.delta(r.begun)
+	}
 	rd.decompress()
 	for _, s := range [...]*string{&r.claims, &r.issuer, &r.subject, &r.sid, &r.acr, &r.key} {
 		*s = rd.common()
 	}
 	r.hint, r.refresh = rd.packed(), rd.packed()
+	if of == passedVersion {
+		r.access = rd.packed()
+	}
 	return r, rd.end()
 }
 
@@ -144,11 +165,18 @@ func (s *Session) loginNow() *Login {
 // idleUntil returns when the idle lifetime ends, in seconds since 1970.
 func (s *Session) idleUntil() int64 { return max(s.seen, s.live.seen.Load()) + s.idle() }
 
+// maxRefreshToken is the maximum size of a refresh token in bytes. Everything else that the Memory keeps of a session
+// has a maximum too.
+const maxRefreshToken = 32 << 10
+
 // newSession returns the session of a record, whose principal the issuer's current configuration
 // decides. It refuses those that the login would not begin now: its configuration may have changed.
 func (l *Login) newSession(r record, place string) (*Session, error) {
 	if !l.issuer.Issues(r.issuer) {
 		return nil, fmt.Errorf("it is of the issuer %s", setting.Quoted(r.issuer, 128))
+	}
+	if size := r.refresh.size(); size > maxRefreshToken {
+		return nil, fmt.Errorf("the refresh token has %d bytes, more than %d", size, maxRefreshToken)
 	}
 	demanded := StepUp{ACR: l.config.ACR}
 	if lacking := demanded.Lacking(l.authentication(&r), time.Time{}, 0); lacking != "" {
@@ -249,7 +277,7 @@ var (
 	errIdle     = errors.New("no request used it for longer than its idle lifetime")
 	errAbsolute = errors.New("its absolute lifetime is over")
 	errOther    = errors.New("it is of another host")
-	errOver     = errors.New("the person signed out, the issuer ended it, others in memory took its place, or it began before the file of ends was made")
+	errOver     = errors.New("the person signed out, or the issuer ended it, or newer sessions needed its place in memory, or it is older than the file with ends of sessions")
 )
 
 // Use checks that the session serves a request now, and returns whom it proves. inFlight means that
@@ -360,23 +388,26 @@ func (s *Session) sealedAnew(now time.Time, used int64) []string {
 	return n.cookies
 }
 
-// seal returns the Set-Cookie values of the session. If it is too large, it goes without the ID token.
+// seal returns the Set-Cookie values of the session. If it is too large, it goes without the ID token, unless that
+// is passed on.
 func (s *Session) seal(now time.Time) ([]string, error) {
 	l := s.login
 	values := split(l.keys.seal(nil, s.encode(), l.additional(purposeSession, s.place)))
-	if values == nil && s.hint != (packed{}) {
+	if values == nil && s.hint != (packed{}) && !l.config.Passed.ID {
 		lighter := s.record
 		lighter.hint = packed{}
 		values = split(l.keys.seal(nil, lighter.encode(), l.additional(purposeSession, s.place)))
 	}
 	if values == nil {
-		return nil, refuse(SessionTooLarge, fmt.Errorf("%d bytes of claims and %d of the refresh token fit in no %d cookies: keep sessions in memory", len(s.claims), s.refresh.size(), MaxParts))
+		return nil, refuse(SessionTooLarge, fmt.Errorf("%d bytes of claims and %d of tokens fit in no %d cookies: keep sessions in memory", len(s.claims), s.refresh.size()+s.access.size(), MaxParts))
 	}
 	return l.set(values, s.Expires().Sub(now)), nil
 }
 
 // Size returns the approximate size of the session in bytes.
-func (s *Session) Size() int { return 512 + len(s.claims) + s.hint.size() + s.refresh.size() }
+func (s *Session) Size() int {
+	return 512 + len(s.claims) + s.hint.size() + s.refresh.size() + s.access.size()
+}
 
 // Principal returns the person, as of the newest refresh. It must not be modified.
 func (s *Session) Principal() *identity.Principal {

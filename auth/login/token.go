@@ -23,7 +23,7 @@ type identification struct {
 	raw, key             string
 	claims               []byte
 	issuer, subject, sid string
-	issued               int64
+	issued, expires      int64
 	authentication       Authentication
 }
 
@@ -94,7 +94,7 @@ func (l *Login) identify(ctx context.Context, t *oauth2.Token, nonce string) (*i
 	if err != nil {
 		return nil, keys.tokenError(BadTokens, err)
 	}
-	id := &identification{raw: raw, key: keys.key, claims: keys.claims, issuer: token.Issuer, subject: token.Subject, issued: token.IssuedAt.Unix()}
+	id := &identification{raw: raw, key: keys.key, claims: keys.claims, issuer: token.Issuer, subject: token.Subject, issued: token.IssuedAt.Unix(), expires: token.Expiry.Unix()}
 	var more struct {
 		AZP      string  `json:"azp"`
 		SID      string  `json:"sid"`
@@ -162,6 +162,8 @@ func (l *Login) claims(ctx context.Context, e *Endpoints, t *oauth2.Token, id *i
 			return refuse(Unavailable, err)
 		case err != nil:
 			return refuse(BadTokens, fmt.Errorf("access token: %w", err))
+		case id == nil && !r.isOf(claims):
+			return refuse(BadTokens, errors.New("the refreshed access token is of another person"))
 		}
 		r.claims, r.key, r.hint = string(claims), key, id.token(r)
 	case ClaimsUserinfo:
@@ -176,6 +178,18 @@ func (l *Login) claims(ctx context.Context, e *Endpoints, t *oauth2.Token, id *i
 		r.claims, r.hint = string(claims), id.token(r)
 	}
 	return nil
+}
+
+// isOf reports whether refreshed claims of an access token are of the person of the record. If the record's own are of
+// an ID token, nothing can be said: an issuer may call the person otherwise there (OpenID Connect Core, section 8.1).
+func (r *record) isOf(claims []byte) bool {
+	var was, is struct {
+		Subject string `json:"sub"`
+	}
+	if strings.Contains(r.hint.text(), "..") {
+		return true
+	}
+	return json.Unmarshal([]byte(r.claims), &was) == nil && json.Unmarshal(claims, &is) == nil && was == is
 }
 
 // token returns the ID token to store in a record with other claims: the new one, or the former if

@@ -124,6 +124,9 @@ func (e *explainCommand) run(w io.Writer) error {
 		err = writeJSON(w, d)
 	} else {
 		err = writeDecision(w, d)
+		if err == nil && strings.HasPrefix(e.as, "issuer/") && len(e.scopes)+len(e.groups)+len(e.claims) == 0 && (d.Reason == "forbidden" || d.Reason == "insufficient_scope") {
+			_, err = fmt.Fprintln(w, "Give the caller what a token or a sign-in would bring: --group, --scope, --claim.")
+		}
 	}
 	if err == nil && !d.Allowed {
 		return childStatus(exitFailed)

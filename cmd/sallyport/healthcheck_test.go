@@ -48,7 +48,7 @@ func TestHealthy(t *testing.T) {
 		{"silence", "", "timeout"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			limit := 10 * time.Second
+			limit := time.Minute
 			if c.answer == "" {
 				limit = 50 * time.Millisecond
 			}
@@ -61,6 +61,9 @@ func TestHealthy(t *testing.T) {
 				t.Errorf("healthy: %v, want ready", err)
 			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 				t.Errorf("healthy: %v, want an error with %q", err, c.want)
+			}
+			if c.answer == "" {
+				return // on a busy machine the time may be up before it asks
 			}
 			if got := <-asked; got != "GET /readyz HTTP/1.1\r\n" {
 				t.Errorf("asked for %q", got)

@@ -35,7 +35,7 @@ the path of the configuration with the extension .sock.`,
 			}
 			r, err := proxy.Reload(c.Context(), at)
 			if err != nil {
-				return unanswered(err, config, socket)
+				return unanswered(c.ErrOrStderr(), err, config, socket)
 			}
 			return printReload(c.OutOrStdout(), c.ErrOrStderr(), &r)
 		},
@@ -68,7 +68,7 @@ func printReload(stdout, stderr io.Writer, r *proxy.ReloadReport) error {
 		if len(r.Faults) == 0 {
 			return errors.New(clean(r.Summary))
 		}
-		explain(stderr, errors.New(clean(r.Summary)))
+		explain(stderr, errors.New(clean(r.Summary+"; the gateway keeps config "+r.To)))
 		return r.Faults
 	}
 	text := clean(r.Summary) + "\n"
@@ -81,12 +81,13 @@ func printReload(stdout, stderr io.Writer, r *proxy.ReloadReport) error {
 	return nil
 }
 
-// unanswered returns the error to report when no gateway answers. If the configuration
-// that names the socket has faults, it returns those instead, as the probable cause.
-func unanswered(err error, config, socket string) error {
+// unanswered returns the error to report when no gateway answers. If the configuration that names the
+// socket has faults, it prints the error and returns those, as the probable cause.
+func unanswered(stderr io.Writer, err error, config, socket string) error {
 	var nobody *proxy.ControlError
 	if socket == "" && errors.As(err, &nobody) {
 		if _, faults := proxy.LoadConfig(config); faults != nil {
+			explain(stderr, fmt.Errorf("%w; the configuration has faults, with which no gateway starts", err))
 			return faults
 		}
 	}

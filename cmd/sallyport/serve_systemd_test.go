@@ -63,7 +63,7 @@ reload: {watch: false}
 	expect := func(want ...string) {
 		t.Helper()
 		b := make([]byte, 4096)
-		if err := messages.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		if err := messages.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		for _, w := range want {

@@ -40,7 +40,7 @@ output is a table on a terminal and JSON on a pipe. The exit status is 1 if no g
 			}
 			s, err := proxy.Status(c.Context(), at)
 			if err != nil {
-				return unanswered(err, config, socket)
+				return unanswered(c.ErrOrStderr(), err, config, socket)
 			}
 			if output == "json" {
 				return writeJSON(w, s)

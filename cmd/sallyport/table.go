@@ -27,8 +27,14 @@ func writeTable(w io.Writer, c *checked) error {
 		fmt.Fprintf(&notes, "state: %s: %s (%s)\n", s.What, s.Path, s.Setting)
 	}
 	for _, r := range c.Register {
-		fmt.Fprintf(&notes, "register at issuers.%s, client %s: redirect URI %s, page after sign-out %s, back-channel logout %s\n",
-			r.Issuer, r.ClientID, strings.Join(r.Redirects, " "), strings.Join(r.SignedOut, " "), r.BackChannel)
+		fmt.Fprintf(&notes, "register for client %s at issuers.%s:\n", r.ClientID, r.Issuer)
+		for _, url := range r.Redirects {
+			fmt.Fprintf(&notes, "  redirect URI             %s\n", url)
+		}
+		for _, url := range r.SignedOut {
+			fmt.Fprintf(&notes, "  page after sign-out      %s\n", url)
+		}
+		fmt.Fprintf(&notes, "  back-channel logout URL  %s\n", r.BackChannel)
 	}
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -213,6 +214,9 @@ func (t *tokenCommand) secret() (string, error) {
 func (t *tokenCommand) whom() (*tokenIssuer, error) {
 	if t.url != "" {
 		return &tokenIssuer{url: t.url, base: t.url, ca: t.ca, insecure: t.insecureHTTP, flags: true}, nil
+	}
+	if _, err := os.Stat(t.config); errors.Is(err, fs.ErrNotExist) {
+		return nil, usageError{fmt.Errorf("--url is required, or -c with a configuration that has the issuer: there is no file %s", t.config)}
 	}
 	config, err := proxy.LoadConfig(t.config)
 	if err != nil {

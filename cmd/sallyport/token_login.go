@@ -372,7 +372,7 @@ func (t *tokenCommand) forget(ctx context.Context, c *cobra.Command) error {
 	case err != nil:
 		return err
 	case !removed:
-		return fmt.Errorf("no token of client %s at %s with scope %s is cached: give the flags of the login", shownText(t.clientID), at.url, shownText(strings.Join(key.Scopes, " ")))
+		return fmt.Errorf("no token of client %s at %s with scope %s is cached: give --logout the same flags as --login", shownText(t.clientID), at.url, shownText(strings.Join(key.Scopes, " ")))
 	case e == nil:
 		fmt.Fprintln(c.OutOrStdout(), "The cached token was removed. It could not be read, so it was not revoked at the issuer.")
 		return nil

@@ -122,7 +122,7 @@ func (h *house) sallyport(args ...string) (string, int) {
 func (h *house) reload(t *testing.T, status int, want string) {
 	t.Helper()
 	out, got := h.sallyport("reload", "-c", h.file())
-	seen := status == 0 && strings.Contains(out, "same bytes as loaded at") && strings.Contains(h.gateway.Output(), want)
+	seen := status == 0 && strings.Contains(out, "already loaded this content") && strings.Contains(h.gateway.Output(), want)
 	if got != status || !strings.Contains(out, want) && !seen {
 		t.Errorf("sallyport reload: exit status %d\n%s\nwant %d and %q", got, out, status, want)
 	}

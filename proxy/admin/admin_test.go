@@ -55,7 +55,7 @@ func fetch(t *testing.T, method, url string) (int, http.Header, string) {
 		t.Fatal(err)
 	}
 	client := http.Client{
-		Timeout:       10 * time.Second,
+		Timeout:       time.Minute,
 		Transport:     &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -292,7 +292,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	open[0].Close()
-	waits.SetReadDeadline(time.Now().Add(10 * time.Second))
+	waits.SetReadDeadline(time.Now().Add(time.Minute))
 	answer, err := io.ReadAll(waits)
 	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 ") {
 		t.Errorf("got %q, %v, want 200", answer, err)

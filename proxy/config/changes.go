@@ -6,10 +6,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
 	"sallyport/proxy/setting"
-	"sallyport/proxy/watch"
 )
 
 // Outline is what a configuration consists of, by digests: enough to tell what changed between
@@ -94,6 +92,8 @@ func kindOf(section string) string {
 		return "upstream"
 	case "policies":
 		return "policy"
+	case "logins":
+		return "login"
 	}
 	return "entry of " + section
 }
@@ -198,19 +198,4 @@ func plural(kind string, n int) string {
 		return "entries " + strings.TrimPrefix(kind, "entry ")
 	}
 	return kind + "s"
-}
-
-// UnchangedSummary says why a reload of c at the time now changed nothing: its files hold the
-// same bytes as when they were loaded, at the time at. An operator who has just edited the file
-// may have a mount that does not show the edit.
-func UnchangedSummary(c *Config, at, now time.Time) string {
-	layout := "15:04"
-	if now.Sub(at) >= 24*time.Hour {
-		layout = "2006-01-02 15:04"
-	}
-	same := "nothing changed: the files hold the same bytes as loaded at " + at.Local().Format(layout)
-	if file := c.source.main.File; watch.MountedAlone(file) {
-		return fmt.Sprintf("%s; %s is a single-file mount, which shows no file that an editor put in its place: mount the folder", same, file)
-	}
-	return same + "; if you have edited one since, is it a single-file mount?"
 }

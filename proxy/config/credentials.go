@@ -53,7 +53,8 @@ func (c *Config) checkCredential(r *route.Config, at string, identity map[string
 			}
 		}
 	}
-	if identity[folded] {
+	names := r.Identity.Names()
+	if identity[folded] || folded == "authorization" && names.InAuthorization() != "" {
 		f.Add(at+".upstream", r.Upstream, "its credentials go in "+field+", which a route has for the caller's identity", "rename the one or the other")
 	}
 	if slices.ContainsFunc(r.PassIdentityFields, func(name string) bool { return message.Fold(name) == folded }) {

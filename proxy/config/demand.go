@@ -28,6 +28,7 @@ func (c *Config) DemandOf(r *route.Config) auth.Demand {
 	return auth.Demand{
 		Callers: r.Callers.Names(), All: len(r.Callers.All) > 0, Independent: r.Callers.Bind == route.BindIndependent,
 		StepUp: r.StepUpDemand(), Audience: r.Audience, Subprotocols: r.Subprotocols(),
+		Passed: passedBy(r),
 		Signatures: auth.SignatureDemand{
 			Always:      r.Integrity.Request == seal.Always,
 			Cover:       slices.Clone(r.Integrity.Cover),

@@ -68,10 +68,10 @@ func checkCAFile(path string, name setting.Path, f *setting.Faults) {
 	}
 	text, err := os.ReadFile(string(name))
 	switch {
-	case errors.Is(err, fs.ErrPermission):
-		f.Add(path, string(name), "cannot be read", setting.CureUnreadable(err, ""))
+	case errors.Is(err, fs.ErrNotExist):
+		f.Add(path, string(name), "there is no such file", "name a file with certificates in PEM")
 	case err != nil:
-		f.Add(path, string(name), "cannot be read", "name a PEM file that the gateway's user may read")
+		f.Add(path, string(name), "cannot be read: "+err.Error(), setting.CureUnreadable(err, "name a file with certificates in PEM"))
 	case len(text) > setting.MaxFile:
 		f.Add(path, string(name), "is larger than 1MiB", "keep in it only the roots of the servers' certificates")
 	case !x509.NewCertPool().AppendCertsFromPEM(text):
@@ -167,8 +167,12 @@ func (c *Config) checkState(f *setting.Faults) {
 		f.Add("integrity.state", file, problem, cure)
 		return
 	}
-	if problem, cure := setting.FileFault(file + ".lock"); problem != "" {
-		f.Add("integrity.state", file, "its lock, "+file+".lock: "+problem, cure)
+	if problem, cure := setting.NameFault(file, local.LockEnding, local.MarkEnding); problem != "" {
+		f.Add("integrity.state", file, problem, cure)
+		return
+	}
+	if problem, cure := setting.FileFault(file + local.LockEnding); problem != "" {
+		f.Add("integrity.state", file, "its lock, "+file+local.LockEnding+": "+problem, cure)
 	}
 	if err := local.CheckFile(file); err != nil {
 		f.Add("integrity.state", file, err.Error(), setting.CureUnreadable(err, ""))

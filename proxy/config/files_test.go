@@ -1,12 +1,16 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sallyport/auth/login"
+	"sallyport/proxy/setting"
 )
 
 // includedConfig writes a configuration of two files into a folder and returns the
@@ -97,6 +101,59 @@ routes: [{host: a.example.com, upstream: http://a:1, callers: issuer/corp, rules
 		_, err := Parse("gateway.yaml", []byte(text+rest))
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%s\ngot  %v\nwant %s", text, err, want)
+		}
+	}
+}
+
+// TestNamesTooLongForTheFilesBesideThemAreFaults writes names that the file system takes, but not with
+// the endings of the files that the gateway makes beside them.
+func TestNamesTooLongForTheFilesBesideThemAreFaults(t *testing.T) {
+	long := func(n int) string { return strings.Repeat("n", n) }
+	for name, c := range map[string]struct{ text, path, fault, cure string }{
+		"nonces": {"integrity: {state: " + long(248) + "}", "integrity.state",
+			"its name is too long, since the gateway makes a file beside it with .unclean at the end of the name", "write a name of 247 bytes or less; it has 248"},
+		"longest for nonces":    {text: "integrity: {state: " + long(247) + "}"},
+		"audit":                 {"audit: {file: " + long(256) + "}", "audit.file", "its name is too long for the file system", "write a name of 255 bytes or less; it has 256"},
+		"longest for audit":     {text: "audit: {file: " + long(255) + "}"},
+		"sessions":              {"STATE: " + long(252), "logins.corp.session.state", "has a name that is too long, since the gateway makes a file beside it with .new at the end of the name", "write a name of 251 bytes or less; it has 252"},
+		"sessions of 256 bytes": {"STATE: " + long(256), "logins.corp.session.state", "has a name that is too long", "write a name of 251 bytes or less; it has 256"},
+		"longest for sessions":  {text: "STATE: " + long(251)},
+		"local authority":       {"tls: {local: {dir: " + long(256) + "}}", "tls.local.dir", "its name is too long for the file system", "write a name of 255 bytes or less; it has 256"},
+		"ACME":                  {"tls: {acme: {email: a@example.com, storage: " + long(256) + "}}", "tls.acme.storage", "its name is too long for the file system", "write a name of 255 bytes or less; it has 256"},
+	} {
+		dir := t.TempDir()
+		state, line := "off", c.text
+		if rest, found := strings.CutPrefix(c.text, "STATE: "); found {
+			state, line = rest, ""
+		}
+		if !strings.HasPrefix(line, "tls:") {
+			line += "\ntls: {local: {}}"
+		}
+		text := `
+issuers: {corp: {url: https://login.example.com, audience: models}}
+signing_keys: {acme-1: {principal: acme, secret: {file: acme.secret}}}
+logins: {corp: {issuer: corp, client_id: gateway, session: {keys: {file: keys}, state: ` + state + `}}}
+routes: [{host: a.example.com, upstream: 'http://a:1', callers: [issuer/corp, key, login/corp], rules: [{allow: "*"}]}]
+` + line + "\n"
+		for file, content := range map[string]string{"gateway.yaml": text, "acme.secret": strings.Repeat("A", 43) + "=\n", "keys": login.NewKey() + "\n"} {
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cfg, err := Load(filepath.Join(dir, "gateway.yaml"))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var faults setting.Faults
+		switch errors.As(cfg.CheckFiles(), &faults); {
+		case c.fault == "" && len(faults) > 0:
+			t.Errorf("%s: %v", name, faults)
+		case c.fault == "":
+		case len(faults) != 1:
+			t.Errorf("%s: got %d faults: %v", name, len(faults), faults)
+		case faults[0].Path != c.path || faults[0].Line == 0 || !strings.Contains(faults[0].Value, long(50)) || !strings.Contains(faults[0].Problem, c.fault) || faults[0].Cure != c.cure:
+			t.Errorf("%s: %+v", name, faults[0])
 		}
 	}
 }

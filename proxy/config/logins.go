@@ -32,6 +32,20 @@ func (c *Config) checkLogins(f *setting.Faults) {
 	}
 }
 
+// ReadLogins reads the files of the logins, and returns them with what their routes need.
+func (c *Config) ReadLogins() (map[string]login.Config, error) {
+	all, err := auth.ReadLogins(c.Logins)
+	for i := range c.Routes {
+		for _, name := range c.Routes[i].Callers.Logins() {
+			if l, found := all[name]; found {
+				l.Passed = l.Passed.And(passedBy(&c.Routes[i]))
+				all[name] = l
+			}
+		}
+	}
+	return all, err
+}
+
 // checkOwnFile records that another section has the file with the ends of sessions too.
 func (c *Config) checkOwnFile(at, file string, f *setting.Faults) {
 	for of, other := range map[string]setting.Place{"integrity.state": c.Integrity.State, "audit.file": c.Audit.File} {

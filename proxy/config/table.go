@@ -115,6 +115,9 @@ func (c *Config) insecureOf(r *route.Config, name string, u upstream.Config) (al
 	if r.ForwardAuthorization {
 		all = append(all, "insecure_forward_authorization")
 	}
+	if r.Identity.InsecureHTTP {
+		all = append(all, "identity.insecure_http")
+	}
 	if u.InsecureSkipVerify {
 		all = append(all, "insecure_skip_verify of upstream "+name)
 	}

@@ -13,8 +13,8 @@ import (
 )
 
 // Warnings returns what is no fault but probably a mistake: sections that no route uses, callers
-// whom no rule can allow, ranges of allow_from that include a balancer, and files of secrets that every
-// user can read.
+// whom no rule can allow, ranges of allow_from that include a balancer, pages that may not do what cors seems to let
+// them, and files of secrets that every user can read.
 func (c *Config) Warnings() Faults {
 	var f setting.Faults
 	c.warnUnused(&f)
@@ -31,6 +31,7 @@ func (c *Config) Warnings() Faults {
 		r, at := &c.Routes[i], setting.Index("routes", i)
 		c.warnCallers(r, at, &f)
 		c.warnAllowFrom(r, at, &f)
+		warnCORS(r, at, &f)
 	}
 	f = c.Place(f)
 	f.Sort()
@@ -134,7 +135,7 @@ func (c *Config) warnCallers(r *route.Config, at string, f *setting.Faults) {
 			who = `principal: "cert:` + cmp.Or(principal, "NAME") + `"`
 		}
 		if kindOfCaller(caller) == "apikey" {
-			problem += ": API keys bring groups, and no scopes or claims"
+			problem += ": " + c.keysBring(caller)
 			_, principal, _ := strings.Cut(caller, "/")
 			who = `principal: "apikey:` + cmp.Or(principal, "NAME") + `"`
 		}
@@ -197,6 +198,24 @@ func (c *Config) mayBe(caller string, who *policy.Who, all bool) bool {
 	})
 }
 
+// keysBring says what rules can see of the API keys of a caller.
+func (c *Config) keysBring(caller string) string {
+	var groups []string
+	for name, k := range c.APIKeys {
+		if c.provenBy(caller, "apikey:"+k.PrincipalOr(name)) {
+			groups = append(groups, k.Groups...)
+		}
+	}
+	slices.Sort(groups)
+	switch {
+	case c.APIKeyFile != "":
+		return "API keys bring groups, and no scopes or claims"
+	case len(groups) == 0:
+		return "API keys bring no scopes or claims, and those of this caller have no groups"
+	}
+	return `API keys bring no scopes or claims, and those of this caller have only the groups "` + strings.Join(slices.Compact(groups), `", "`) + `"`
+}
+
 // hasGroup reports whether an API key of a caller could have one of the groups.
 func (c *Config) hasGroup(caller string, groups []string) bool {
 	for name, k := range c.APIKeys {
@@ -242,5 +261,20 @@ func (c *Config) warnAllowFrom(r *route.Config, at string, f *setting.Faults) {
 				break
 			}
 		}
+	}
+}
+
+// warnCORS records that pages of other origins only read by a person's session. The preflight, which has no cookie,
+// permits the other methods, as it must for tokens; and then the request is refused.
+func warnCORS(r *route.Config, at string, f *setting.Faults) {
+	if r.CORS == nil || !r.CORS.Credentials {
+		return
+	}
+	is := func(kinds ...string) bool {
+		return slices.ContainsFunc(r.Callers.Names(), func(caller string) bool { return slices.Contains(kinds, kindOfCaller(caller)) })
+	}
+	if is("login") && !is("cert", "basic") {
+		f.Add(at+".cors.credentials", "true", "lets pages of the origins read by a person's session; what changes something, and WebSocket, is refused (cross_site)",
+			"serve those pages on the route's host, or let them send a token, for which credentials is not needed")
 	}
 }

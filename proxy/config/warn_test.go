@@ -43,6 +43,26 @@ policies: {used: [{allow: "*"}], unused: [{allow: get}]}`,
 	}
 }
 
+func TestCredentialsThatOnlyReadAreWarnedOf(t *testing.T) {
+	const logins = "tls: {local: {}}\nclient_certificates: {ca: ca.pem}\nlogins: {corp: {issuer: corp, client_id: gateway, session: {kind: memory}}}\n"
+	const warning = "routes[0].cors.credentials: lets pages of the origins read by a person's session; what changes something, and WebSocket, is refused (cross_site)"
+	for _, c := range []struct {
+		callers, cors string
+		want          bool
+	}{
+		{"[login/corp]", "{origins: https://a.example, credentials: true}", true},
+		{"[issuer/corp, login/corp]", "{origins: https://a.example, credentials: true}", true},
+		{"[login/corp]", "{origins: https://a.example}", false},
+		{"[issuer/corp]", "{origins: https://a.example, credentials: true}", false},
+		{"[login/corp, cert]", "{origins: https://a.example, credentials: true}", false}, // which certificates need
+	} {
+		got := warned(t, logins, `  - {host: a.example, upstream: "http://a:1", callers: `+c.callers+`, cors: `+c.cors+`, rules: [{allow: "*"}]}`)
+		if slices.Contains(got, warning) != c.want {
+			t.Errorf("%s with %s: warned of %q; want this one: %t", c.callers, c.cors, got, c.want)
+		}
+	}
+}
+
 func TestWordsThatNobodyIsAskedForAreWarnedOf(t *testing.T) {
 	const text = `
 tls: {local: {}}
@@ -209,6 +229,26 @@ routes: [{host: a.example, upstream: "http://a:1", callers: [issuer/corp, login/
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: got %q; want %q", rules, got, want)
+		}
+	}
+}
+
+// A group that is misspelt shows beside the one that the rule wants.
+func TestWarningOfAnAPIKeyNamesItsGroups(t *testing.T) {
+	const hash = "{hash: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+	for groups, want := range map[string]string{
+		"":                             "those of this caller have no groups",
+		", groups: [ml-teem, b]":       `those of this caller have only the groups "b", "ml-teem"`,
+		" # and a file":                "API keys bring groups, and no scopes or claims",
+		", groups: [ml-team, ml-teem]": "",
+	} {
+		more, rule := "tls: {local: {}}\napi_keys: {nb: "+hash+groups, "group: ml-team"
+		if strings.Contains(groups, "file") {
+			more, rule = "tls: {local: {}}\napi_key_file: x\napi_keys: {nb: "+hash, "scope: x"
+		}
+		got := warned(t, more+"}}", "  - {host: a.example, upstream: 'http://a:1', callers: apikey/nb, rules: [{allow: '*', who: {"+rule+"}}]}\n  - {host: b.example, respond: 503, callers: issuer/corp}")
+		if (want == "") != (len(got) == 0) || want != "" && !strings.Contains(got[0], want) {
+			t.Errorf("%q: got %q; want %q", groups, got, want)
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"sallyport/auth"
 	"sallyport/auth/identity"
+	"sallyport/proxy/message"
 	"sallyport/proxy/upstream"
 )
 
@@ -93,7 +94,7 @@ func (a *asserter) value(caller *identity.Principal) (string, error) {
 		return "", err
 	}
 	token := signed + "." + encoded(signature)
-	if !upstream.ValidToken(token) {
+	if !message.ValidToken(token) {
 		return "", errors.New("the assertion is longer than servers take in a field: the caller has too many groups or scopes")
 	}
 	return a.prefix + token, nil

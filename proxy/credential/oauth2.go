@@ -12,6 +12,7 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 
 	"sallyport/auth/fetch"
+	"sallyport/proxy/message"
 	"sallyport/proxy/upstream"
 )
 
@@ -66,7 +67,7 @@ func newFetcher(c *upstream.OAuth2Config) (func(context.Context) (string, time.D
 			}
 			return "", 0, plainFault(err)
 		}
-		if !strings.EqualFold(t.Type(), "Bearer") || !upstream.ValidToken(t.AccessToken) {
+		if !strings.EqualFold(t.Type(), "Bearer") || !message.ValidToken(t.AccessToken) {
 			return "", 0, errNoToken
 		}
 		life := assumedLife

@@ -166,6 +166,8 @@ func (c *ACMEConfig) check(path string, f *setting.Faults) {
 			f.Add(at, name, "not a name that a certificate can have", `write one such as a.example.com or "*.example.com"`)
 		case strings.HasPrefix(name, "*.") && !slices.Contains(c.challenges(true), challengeDNS):
 			f.Add(at, name, noWildcard, cureWildcard)
+		case tooLong(name):
+			f.Add(at, name, longDomain, cureLong)
 		}
 	}
 }
@@ -173,7 +175,16 @@ func (c *ACMEConfig) check(path string, f *setting.Faults) {
 const (
 	noWildcard   = "a certificate with a star needs the challenge dns-01"
 	cureWildcard = "configure tls.acme.dns, or list the names one by one"
+	longDomain   = "the name is too long for the files beside its certificate, which have it in their names"
+	cureLong     = "write a shorter name, or a certificate with a star for it in tls.acme.domains"
 )
+
+// tooLong reports whether the file of a lock, which has the longest name of all files for a
+// certificate, could not be made.
+func tooLong(domain string) bool {
+	const maxName = 255 // bytes, on most file systems
+	return len(lockName("issue_cert_"+domain)) > maxName
+}
 
 // validDomain reports whether name is a valid lower-case domain name.
 func validDomain(name string) bool {
@@ -267,6 +278,8 @@ func (c *Config) cannotProve(host string, plain bool) (problem, cure string) {
 		return "no certificates for addresses are requested", "add tls: {local: {}} or tls.files for this host"
 	case strings.HasPrefix(host, "*.") && !slices.Contains(a.challenges(plain), challengeDNS):
 		return noWildcard, cureWildcard
+	case tooLong(host):
+		return longDomain, cureLong
 	case public && !certmagic.SubjectQualifiesForPublicCert(host):
 		return "no public authority issues for this name", "add tls: {local: {}} or tls.files for it, or name the directory of your own authority"
 	}
@@ -281,7 +294,9 @@ func coveredBy(host string, names []string) bool {
 // checkACMEFiles records faults of the files and secrets that the section refers to.
 func (c *Config) checkACMEFiles(path string, f *setting.Faults) {
 	a := c.ACME
-	if _, err := newCertStorage(a.storage()); err != nil {
+	if problem, cure := setting.NameFault(a.storage()); problem != "" {
+		f.Add(path+".storage", a.storage(), problem, cure)
+	} else if _, err := newCertStorage(a.storage()); err != nil {
 		f.Add(path+".storage", a.storage(), err.Error(), "")
 	} else if problem, cure := setting.FolderFault(a.storage(), true); problem != "" {
 		f.Add(path+".storage", a.storage(), problem, cure)

@@ -230,7 +230,7 @@ func (h *acmeHouse) roots() *x509.CertPool {
 
 // leaf completes a handshake and returns the server's certificate.
 func (h *acmeHouse) leaf(name string) (*x509.Certificate, error) {
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 5 * time.Second}, Config: &tls.Config{ServerName: name, RootCAs: h.roots(), NextProtos: []string{"http/1.1"}}}
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: time.Minute}, Config: &tls.Config{ServerName: name, RootCAs: h.roots(), NextProtos: []string{"http/1.1"}}}
 	c, err := d.Dial("tcp", h.https.Addr().String())
 	if err != nil {
 		return nil, err

@@ -46,12 +46,15 @@ func newCertStorage(dir string) (*certStorage, error) {
 	return &certStorage{FileStorage: &certmagic.FileStorage{Path: dir}, locks: map[string]*os.File{}}, nil
 }
 
+// lockName returns the name of the file of a lock.
+func lockName(name string) string { return certmagic.StorageKeys.Safe(name) + ".lock" }
+
 // lockPoll is the polling interval for a lock that another process holds.
 const lockPoll = 200 * time.Millisecond
 
 // Lock waits for the lock and takes it. The system releases it if the process dies.
 func (s *certStorage) Lock(ctx context.Context, name string) error {
-	path := filepath.Join(s.Path, "locks", certmagic.StorageKeys.Safe(name)+".lock")
+	path := filepath.Join(s.Path, "locks", lockName(name))
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}

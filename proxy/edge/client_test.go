@@ -201,7 +201,7 @@ func TestRefusedClientReadsTheAlertAfterItsRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.WriteString(c, strings.Repeat("x", 1<<20)); err != nil {
 		t.Fatalf("sending the request: %v", err)
 	}
@@ -346,7 +346,7 @@ func TestRequestsMayBeLongerThanChains(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.WriteString(c, strings.Repeat("x", 4*maxClientChain)); err != nil {
 		t.Fatal(err)
 	}
@@ -433,7 +433,7 @@ func TestConnectionsRetainNoReplacedPolicies(t *testing.T) {
 	view, policy := weak.Make(h.view.Load()), weak.Make(h.policies["required.test"])
 	h.policies = map[string]*ClientPolicy{"required.test": h.policy("next", true)}
 	h.activate()
-	for range 1000 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		runtime.GC()
 		if view.Value() == nil && policy.Value() == nil {
 			return

@@ -211,11 +211,14 @@ func plainAlert(b []byte) uint8 {
 	return 0
 }
 
+// alertExpired says that the certificate has ended, or does not count yet (RFC 8446, section 6.2).
+const alertExpired tls.AlertError = 45
+
 // aboutCertificate reports whether the client's alert rejects the certificate (RFC 8446, section
 // 6.2). It compares texts: crypto/tls does not export the type of alerts over TCP.
 func aboutCertificate(alert error) bool {
-	const badCertificate, unsupported, revoked, expired, unknown, unknownCA = 42, 43, 44, 45, 46, 48
-	return slices.ContainsFunc([]tls.AlertError{badCertificate, unsupported, revoked, expired, unknown, unknownCA}, func(a tls.AlertError) bool {
+	const badCertificate, unsupported, revoked, unknown, unknownCA = 42, 43, 44, 46, 48
+	return slices.ContainsFunc([]tls.AlertError{badCertificate, unsupported, revoked, alertExpired, unknown, unknownCA}, func(a tls.AlertError) bool {
 		return a.Error() == alert.Error()
 	})
 }
@@ -223,7 +226,9 @@ func aboutCertificate(alert error) bool {
 // untrusted logs a client that does not accept the certificate.
 func (f *failures) untrusted(c *countedConn, alert error) {
 	cure := "check which authorities the client trusts"
-	if root := f.rootOf(c.findings.name); root != "" {
+	if alert.Error() == alertExpired.Error() {
+		cure = "renew it if sallyport status shows that it has ended; else the clock of the client is wrong"
+	} else if root := f.rootOf(c.findings.name); root != "" {
 		cure = "give the client the root certificate in " + root + ", as with curl --cacert"
 	}
 	f.lines.Warn(string(failedTrust), fmt.Sprintf("a client does not accept the certificate of %q: %s; %s", short(c.findings.name, 253), strings.TrimPrefix(alert.Error(), "tls: "), cure), "client", addressOf(c.RemoteAddr()))

@@ -193,7 +193,7 @@ func serveOn(t testing.TB, e *Edge, inner net.Listener, l Limits) string {
 
 // connect completes a handshake and reads the greeting.
 func connect(addr string, c *tls.Config) (tls.ConnectionState, error) {
-	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 5 * time.Second}, Config: c}
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: time.Minute}, Config: c}
 	conn, err := d.Dial("tcp", addr)
 	if err != nil {
 		return tls.ConnectionState{}, err

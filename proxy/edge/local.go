@@ -122,6 +122,10 @@ func (a *authority) checkLife(dir string, now time.Time) error {
 // checkFolder records why no authority can be read from the folder, or created there.
 func (c *LocalConfig) checkFolder(path string, f *setting.Faults) {
 	dir := c.dir()
+	if problem, cure := setting.NameFault(dir); problem != "" {
+		f.Add(path, dir, problem, cure)
+		return
+	}
 	a, err := readAuthority(dir)
 	if err == nil && a != nil {
 		err = a.checkLife(dir, time.Now())

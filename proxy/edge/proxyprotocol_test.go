@@ -45,7 +45,7 @@ func speak(t *testing.T, l net.Listener, what string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.WriteString(c, what); err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestAcceptFromClosesOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	_ = out.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = out.SetReadDeadline(time.Now().Add(time.Minute))
 	if n, err := out.Read(make([]byte, 1)); n > 0 || err != io.EOF && !strings.Contains(err.Error(), "reset") {
 		t.Errorf("read %d, %v; want the connection closed before a byte is read", n, err)
 	}

@@ -47,6 +47,9 @@ type facts struct {
 	backend     *route.Backend    // the route's, or that of a split once it is chosen
 	door        *route.Door       // whose page is asked for; nil for other requests
 	cookies     []string          // values of Set-Cookie for an answer made by the gateway
+	leaves      bool              // the answer is to a sign-out, so the browser is to forget the person's pages
+	back        string            // the page to which sign-in leads back; "" as long as that is not known
+	signedIn    bool              // the browser came with a session, although signing in failed
 	timeouts    upstream.Timeouts // the route's; with gRPC, the caller may set those that the route does not
 	asked       auth.Request      // the input of authentication
 	revocations uint64            // Server.revocations before that

@@ -44,8 +44,8 @@ func (x *exchange) boundSignIns() error {
 	if ahead := x.fetchedAhead(); ahead != "" {
 		return because(reasonAhead, ahead)
 	}
-	if dest, site := f.Get("sec-fetch-dest"), f.Get("sec-fetch-site"); dest != "" && dest != "document" && (site == "cross-site" || site == "same-site") {
-		return because(reasonCrossSite, "Sec-Fetch-Site is "+site+", and Sec-Fetch-Dest is "+setting.Quoted(dest, 24))
+	if site := f.Get("sec-fetch-site"); x.isFramed() && (site == "cross-site" || site == "same-site") {
+		return because(reasonCrossSite, "Sec-Fetch-Site is "+site+", and Sec-Fetch-Dest is "+setting.Quoted(f.Get("sec-fetch-dest"), 24))
 	}
 	retry, ok := x.server.SignIns.AllowAddr(x.client)
 	if ok {
@@ -62,6 +62,7 @@ func (x *exchange) beginLogin() error {
 	if l == nil {
 		return err
 	}
+	x.back = to
 	if err := x.boundSignIns(); err != nil {
 		return err
 	}
@@ -126,11 +127,11 @@ func (x *exchange) finishLogin() error {
 	l := x.snapshot.Logins.Login(x.record.Login)
 	before, _ := x.openSession()
 	done, err := l.Finish(x.life, x.doorAnswer())
+	done.Location = x.returnPage(l, done.Location) // the routes may have changed
 	if err != nil {
-		x.cookies = done.Cookies
+		x.cookies, x.back, x.signedIn = done.Cookies, done.Location, before != nil
 		return err
 	}
-	done.Location = x.returnPage(l, done.Location) // the routes may have changed
 	x.replaceSession(before, done.Session, done.Location)
 	x.recordSession(done.Session, audit.LoginDone)
 	return x.goTo(done.Redirect)
@@ -189,7 +190,7 @@ func (x *exchange) signOut() error {
 		x.record.LoginEvent, x.record.Cause = audit.LoginNoSession, refused.Error()
 	}
 	r, unsaved := x.snapshot.Logins.Login(name).End(x.life, s, x.doorAnswer())
-	x.cookies = r.Cookies
+	x.cookies, x.leaves = r.Cookies, true
 	answer := map[string]any{"signed_out": true, "next": r.Location}
 	if unsaved != nil { // the session has ended here, so the person has signed out
 		x.record.Cause = unsaved.Error()
@@ -329,7 +330,10 @@ func (x *exchange) checkSite() error {
 		}
 		return nil
 	}
-	if origin := f.Get("origin"); f.Count("origin") != 1 || !x.isOwn(origin) {
+	switch origin := f.Get("origin"); {
+	case !f.Has("origin"):
+		return because(reasonCrossSite, "there is neither Sec-Fetch-Site nor Origin: a script that uses a person's session must send Origin")
+	case f.Count("origin") != 1 || !x.isOwn(origin):
 		return because(reasonCrossSite, "there is no Sec-Fetch-Site, and Origin is "+setting.Quoted(origin, 100))
 	}
 	return nil
@@ -408,6 +412,14 @@ func (x *exchange) leadsToSignIn(err error) bool {
 	}
 	var e *auth.Error
 	return errors.As(err, &e) && (e.Reason == auth.NoCredential || e.OfWeakSession())
+}
+
+// isLate reports whether a person who is signed in comes with an answer of the issuer that is late: another tab
+// was faster, or they went back in the history of the browser. They go on to their page in the session that they
+// have.
+func (x *exchange) isLate(err error) bool {
+	var answer *login.Error
+	return x.signedIn && x.wantsPage() && errors.As(err, &answer) && answer.Late()
 }
 
 // sendToSignIn sends the browser to sign in and back to where it is.

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"sallyport/auth"
-	"sallyport/auth/identity"
 	"sallyport/auth/login"
 	"sallyport/proxy/message"
 	"sallyport/proxy/route"
@@ -60,7 +59,7 @@ func (x *exchange) outgoing() message.Fields {
 		}
 		out = append(out, f)
 	}
-	if x.route.ForwardAuthorization && x.proof.Subprotocol {
+	if x.route.ForwardAuthorization && x.proof.Subprotocol && !x.route.ToUpstream.Drops("authorization") {
 		if token := x.route.Chain.SubprotocolToken(x.head); token != "" {
 			out.Add("authorization", "Bearer "+token)
 		}
@@ -133,64 +132,6 @@ func (x *exchange) scheme() string {
 	return x.head.Scheme
 }
 
-// addIdentity writes the caller's identity, in the fields that the route names.
-func (x *exchange) addIdentity(f *message.Fields) {
-	names := &x.route.Identity
-	if names.Principal != "" {
-		f.Add(names.Principal, printable(x.record.Principal))
-	}
-	if names.Scopes != "" {
-		f.Add(names.Scopes, printable(strings.Join(x.caller.Scopes, " ")))
-	}
-	if names.RequestID != "" {
-		f.Add(names.RequestID, x.record.RequestID)
-	}
-	if names.Name != "" {
-		f.Add(names.Name, printable(x.caller.Name))
-	}
-	if names.Email != "" {
-		f.Add(names.Email, printable(emailOf(&x.caller)))
-	}
-	if names.Groups != "" {
-		f.Add(names.Groups, groupList(x.caller.Groups))
-	}
-}
-
-// emailOf returns the address that the caller's credential states; "" if it says that nobody verified
-// the address, which people may have written themselves.
-func emailOf(caller *identity.Principal) string {
-	if caller.Claim == nil {
-		return ""
-	}
-	if verified := caller.Claim("email_verified"); len(verified) > 0 && !slices.Equal(verified, []string{"true"}) {
-		return ""
-	}
-	if email := caller.Claim("email"); len(email) == 1 {
-		return email[0]
-	}
-	return ""
-}
-
-// groupList returns a list of groups that servers read alike, whether they split it at commas or at
-// spaces, and whether or not they know quotes and JSON.
-func groupList(groups []string) string {
-	var b strings.Builder
-	for i, group := range groups {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		for j := 0; j < len(group); j++ {
-			switch c := group[j]; {
-			case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-._~/:@+=", c) >= 0:
-				b.WriteByte(c)
-			default:
-				percent(&b, c)
-			}
-		}
-	}
-	return b.String()
-}
-
 // forwardedCache is a cached element of Forwarded (RFC 7239) and its inputs. The
 // requests of one caller have the same for long.
 type forwardedCache struct{ client, proto, host, value string }
@@ -211,36 +152,6 @@ func forwardedElement(client, proto, host string) string {
 		host = `"` + host + `"`
 	}
 	return "for=" + client + ";proto=" + proto + ";host=" + host
-}
-
-// printable makes a field value of a name chosen by an issuer. It percent-encodes bytes that no
-// field may hold, and "%", so that distinct names stay distinct.
-func printable(s string) string {
-	plain := func(c byte) bool { return c >= ' ' && c <= '~' && c != '%' }
-	i := 0
-	for i < len(s) && plain(s[i]) {
-		i++
-	}
-	if i == len(s) && s == strings.TrimSpace(s) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; plain(c) && (c != ' ' || i > 0 && i < len(s)-1) {
-			b.WriteByte(c)
-		} else {
-			percent(&b, c)
-		}
-	}
-	return b.String()
-}
-
-// percent writes a byte in percent-encoding.
-func percent(b *strings.Builder, c byte) {
-	const hex = "0123456789ABCDEF"
-	b.WriteByte('%')
-	b.WriteByte(hex[c>>4])
-	b.WriteByte(hex[c&15])
 }
 
 // withoutAnswer returns a path for the record. A proxy in front may have turned the "?" of the gateway's own

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -57,10 +58,17 @@ func (x *exchange) fetchedAhead() string {
 }
 
 // isFramed reports whether a page is asked for that is no window of its own: for a frame, or as another
-// part of a page.
+// part of a page. A service worker of the application that passes a request on leaves its mode and Accept as they
+// are, and takes away its destination: that is taken for a window, because nobody could sign in there otherwise. No
+// page can send such a request to another host. Downloads have no destination either, and take no page.
 func (x *exchange) isFramed() bool {
-	dest := x.head.Fields.Get("sec-fetch-dest")
-	return dest != "" && dest != "document"
+	switch dest := x.head.Fields.Get("sec-fetch-dest"); dest {
+	case "", "document":
+		return false
+	case "empty":
+		return x.head.Fields.Get("sec-fetch-mode") != "navigate" || !acceptsPage(x.head.Fields.Get("accept"))
+	}
+	return true
 }
 
 // sendPage sends a page for people.
@@ -84,6 +92,9 @@ func (x *exchange) dressOwn(h *message.Response) {
 	h.Fields.Set("cache-control", "no-store")
 	h.Fields.Set("referrer-policy", "no-referrer")
 	h.Fields.Set("x-content-type-options", "nosniff")
+	if x.leaves {
+		h.Fields.Set("clear-site-data", `"cache"`) // else the key for the page before shows them to whoever comes next
+	}
 	switch https := x.scheme() == "https"; {
 	case x.door != nil:
 		x.door.Security.Dress(h, https)
@@ -125,7 +136,7 @@ func (x *exchange) refusalPage(o outcome, r *refusal) []byte {
 	case page.NoCredential && x.route != nil && len(x.route.Logins) > 0:
 		page.SignIn = signInURL(x.head.PathAndQuery(), x.route.Logins...)
 	case x.door != nil && (page.NoCredential || slices.Contains(login.Reasons(), r.reason) || pages.Again(r.reason)):
-		page.SignIn = signInURL("/")
+		page.SignIn = signInURL(cmp.Or(x.back, "/"))
 	case x.door == nil && x.head.Method == http.MethodGet && pages.Again(r.reason):
 		page.Again = login.ReturnPage(x.head.PathAndQuery())
 	}

@@ -169,7 +169,7 @@ var outcomes = func(table map[string]words, codes map[string]grpcCode) map[strin
 	reasonUndecided: {403, "The gateway answers this request only itself, not for another proxy."},
 	reasonUpgrade:   {403, "No change of protocol is allowed here."},
 	reasonOrigin:    {403, "Pages of this origin are not allowed."},
-	reasonCrossSite: {403, "A page of another site sent this request in the name of the person who is signed in."},
+	reasonCrossSite: {403, "A page of another site may have sent this request in the name of the person who is signed in."},
 
 	reasonAhead: {403, "A login begins when a person opens the page, not when a browser fetches it ahead."},
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sallyport/auth"
+	"sallyport/auth/login"
 	"sallyport/policy"
 	"sallyport/policy/model"
 	"sallyport/proxy/message"
@@ -56,6 +57,10 @@ func (x *exchange) refuse(err error) {
 	}
 	if x.leadsToSignIn(err) {
 		x.sendToSignIn()
+		return
+	}
+	if x.isLate(err) {
+		_ = x.goTo(login.Redirect{Location: x.back, Cookies: x.cookies}) // an error means that the client has left
 		return
 	}
 	x.sendRefusal(o, r, err)

@@ -74,7 +74,7 @@ func TestTunnelEndsThoughTLSWritesWithinRead(t *testing.T) {
 	}()
 	select {
 	case <-ended:
-	case <-time.After(20 * time.Second): // a stalled socket alone ends after a minute
+	case <-time.After(40 * time.Second): // a stalled socket alone ends after a minute
 		t.Error("the tunnel goes on")
 	}
 }

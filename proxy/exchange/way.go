@@ -136,7 +136,10 @@ func (x *exchange) read() error {
 	if x.head.Version == message.HTTP10 && x.head.Authority == "" && strings.HasPrefix(x.head.Target, "/") {
 		x.head.Authority = x.snapshot.Routes.OnlyHost() // HTTP/1.0 may leave Host out
 	}
-	if err := x.head.Settle(); err != nil {
+	err := x.head.Settle()
+	call := message.IsGRPC(x.head.Fields.Get("content-type")) && x.asker == ""
+	x.grpc = call && x.head.Version == message.HTTP2
+	if err != nil {
 		x.record.Host, x.record.Path = withoutSecrets(x.head.Authority), withoutAnswer(withoutSecrets(x.head.Target))
 		return err
 	}
@@ -144,8 +147,7 @@ func (x *exchange) read() error {
 	if x.head.Forms != 0 {
 		x.record.Path = withoutSecrets(x.record.Path) // "//user:secret@host" is among them
 	}
-	if message.IsGRPC(x.head.Fields.Get("content-type")) && x.asker == "" {
-		x.grpc = x.head.Version == message.HTTP2
+	if call {
 		if err := x.checkCallForm(); err != nil {
 			return err
 		}

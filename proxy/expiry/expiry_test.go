@@ -166,7 +166,7 @@ func TestEachThresholdIsWarnedOfOnce(t *testing.T) {
 				want  string
 			}{
 				{life * 6 / 10, ""}, {life * 7 / 10, "less than a third"}, {life * 8 / 10, ""},
-				{life * 92 / 100, "less than a tenth"}, {life * 98 / 100, ""}, {life + time.Second, "this has ended"}, {life * 2, ""},
+				{life * 92 / 100, "less than a tenth"}, {life * 98 / 100, ""}, {life + time.Second, "a key, certificate or list has ended"}, {life * 2, ""},
 			} {
 				time.Sleep(time.Until(now.Add(step.after)))
 				got := w.said()

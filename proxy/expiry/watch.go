@@ -117,9 +117,9 @@ func rank(l Left) int {
 }
 
 func (w *Watch) warn(e *End, left Left, now time.Time) {
-	text := "this ends soon: less than a " + string(left) + " of its lifetime is left"
+	text := "a key, certificate or list ends soon: less than a " + string(left) + " of its lifetime is left"
 	if left == None {
-		text = "this has ended"
+		text = "a key, certificate or list has ended"
 	}
 	w.o.Log.Warn(text, "kind", e.Kind, "name", e.Name, "not_after", e.NotAfter.UTC(), "left", e.NotAfter.Sub(now).Truncate(time.Second).String(), "cure", e.Cure)
 }

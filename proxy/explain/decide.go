@@ -141,14 +141,17 @@ func (i *inquiry) checkCallers() (err error) {
 		admits = "together with the others of " + strings.Join(callers.All, ", ")
 	}
 	i.q.Caller.Login = !i.q.Token && len(i.route.Logins) > 0 && strings.HasPrefix(i.q.Caller.Source, "issuer/")
-	return i.note("callers", err, who+" is admitted by "+admits+exchange.WithoutSession(i.route, i.h)+i.behindAnother(), i.at+".callers")
+	why := who + " is admitted by " + admits
+	if i.q.Caller.Login {
+		why += exchange.WithoutSession(i.route, i.h) + i.behindAnother()
+	}
+	return i.note("callers", err, why, i.at+".callers")
 }
 
 // behindAnother says what becomes of a session where another proxy asks about the request.
 func (i *inquiry) behindAnother() string {
-	f := i.config.Listen.ForwardAuth
-	switch {
-	case f == nil || !i.q.Caller.Login:
+	switch f := i.config.Listen.ForwardAuth; {
+	case f == nil:
 		return ""
 	case f.ReplacesCookie:
 		return "; a session counts for listen.forward_auth too"

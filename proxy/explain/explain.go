@@ -100,7 +100,7 @@ func New(cfg *config.Config) (*Explainer, error) {
 		x.index[r] = i
 		r.Resource = route.NewResource(c.Path, cfg.IssuersOf(c), nil, false) // that there is one is enough here
 		names := c.Identity.Names()
-		own, covered = append(own, names.All()...), append(covered, c.Integrity.Cover...)
+		own, covered = append(own, names.Own()...), append(covered, c.Integrity.Cover...)
 		for _, h := range c.Host {
 			x.routes.Add(h, c.Path, r)
 		}

@@ -31,7 +31,8 @@ var (
 )
 
 // MaxFields is the default maximum number of field lines in a head. mostFields is the limit for
-// any configuration.
+// any configuration. All lines of cookies count as one over HTTP/2, whose clients may send each cookie in a
+// line of its own (RFC 9113, section 8.2.3); the engine bounds their bytes.
 const MaxFields = 128
 
 const mostFields = 1000
@@ -154,7 +155,7 @@ func (h *Head) settleAbsolute() error {
 }
 
 func (h *Head) settleFields() error {
-	if len(h.Fields) > mostFields {
+	if n := len(h.Fields); n > mostFields && n-max(h.Fields.Count("cookie")-1, 0) > mostFields {
 		return fmt.Errorf("%w: over %d", ErrTooManyLines, mostFields)
 	}
 	cookies, seen, twice := 0, uint32(0), ""

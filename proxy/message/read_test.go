@@ -2,6 +2,7 @@ package message_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"sallyport/proxy/message"
@@ -124,5 +125,18 @@ func TestFieldsHasToken(t *testing.T) {
 		if got := f.HasToken("connection", token); got != want {
 			t.Errorf("HasToken(%q) = %v; want %v", token, got, want)
 		}
+	}
+}
+
+// All lines of cookies count as one field.
+func TestSettleCountsCookiesAsOneField(t *testing.T) {
+	crumbs := slices.Repeat(message.Fields{{Name: "cookie", Value: "a=1"}}, 2000)
+	others := slices.Repeat(message.Fields{{Name: "x-a", Value: "1"}}, 999)
+	h := head(append(slices.Clone(others), crumbs...)...)
+	if err := h.Settle(); err != nil || len(h.Fields) != 1000 || len(h.Fields.Get("cookie")) != 2000*len("a=1; ")-2 {
+		t.Errorf("%v, %d fields", err, len(h.Fields))
+	}
+	if err := head(slices.Concat(others, others[:1], crumbs)...).Settle(); !errors.Is(err, message.ErrTooManyLines) {
+		t.Errorf("1001 fields: %v", err)
 	}
 }

@@ -254,47 +254,6 @@ func (l *LimitsConfig) Most() model.Most {
 // BodyBytes returns the limit of a request body.
 func (l *LimitsConfig) BodyBytes() int64 { return l.Body.Or(64 << 20) }
 
-// IdentityConfig names the fields with the caller's identity for the upstream; off leaves one out.
-// A client that sends such a field is refused.
-type IdentityConfig struct {
-	// Principal is the caller's qualified name, such as issuer/corp:alice.
-	// Default: X-Sallyport-Principal.
-	Principal string `yaml:"principal"`
-	// Scopes are the caller's scopes, separated by spaces. Default: X-Sallyport-Scopes.
-	Scopes string `yaml:"scopes"`
-	// RequestID is the id of the audit record. Default: X-Sallyport-Request-Id.
-	RequestID string `yaml:"request_id"`
-	// Name is the caller's name without its source, such as alice, for servers that take users from
-	// another proxy. The callers of the route must be of one source. Default: off.
-	Name string `yaml:"name"`
-	// Email is the claim email of the caller's token or session. It is empty if there is none, or if
-	// email_verified is there and not true. The callers must be of one issuer. Default: off.
-	Email string `yaml:"email"`
-	// Groups are the caller's groups, separated by commas. In a group all but letters, digits and
-	// -._~/:@+= is percent-encoded. It is empty if there are none, or if the token leaves them out. Many
-	// servers refuse heads of more than 8 KiB, so the issuer should send few. The callers of the route
-	// must be of one source. Default: off.
-	Groups string `yaml:"groups"`
-}
-
-// Names returns the names of the fields.
-func (c *IdentityConfig) Names() IdentityNames {
-	name := func(set, def string) string {
-		switch set {
-		case "":
-			return def
-		case off:
-			return ""
-		}
-		return strings.ToLower(set)
-	}
-	return IdentityNames{
-		Principal: name(c.Principal, "x-sallyport-principal"), Scopes: name(c.Scopes, "x-sallyport-scopes"),
-		RequestID: name(c.RequestID, "x-sallyport-request-id"),
-		Name:      name(c.Name, ""), Email: name(c.Email, ""), Groups: name(c.Groups, ""),
-	}
-}
-
 // CallersConfig is `callers` of a route: a list of credentials, of which one or all are required.
 type CallersConfig struct {
 	List setting.List[string]

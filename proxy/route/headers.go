@@ -69,7 +69,7 @@ func (e *Edits) Apply(f *message.Fields) {
 }
 
 // OwnedFields returns, for each route, the folded names of fields that routes to the same servers
-// set. A server cannot know by which route a request came. servers returns the servers of a route,
+// set, and authorization if one of them writes a token there. A server cannot know by which route a request came. servers returns the servers of a route,
 // see [upstream.Config.Servers]. Two routes that share a server count as routes to all servers of
 // both, because two endpoints may be ports of one server.
 func OwnedFields(routes []Config, servers func(*Config) []string) []map[string]bool {
@@ -79,6 +79,9 @@ func OwnedFields(routes []Config, servers func(*Config) []string) []map[string]b
 		owned[i] = map[string]bool{}
 		for name := range routes[i].Headers.Request.Set {
 			owned[i][message.Fold(name)] = true
+		}
+		if names := routes[i].Identity.Names(); names.InAuthorization() != "" {
+			owned[i][authorization] = true
 		}
 		for _, name := range servers(&routes[i]) {
 			byServer[name] = map[string]bool{}

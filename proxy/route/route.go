@@ -105,14 +105,6 @@ type Limits struct {
 // Count reports whether entries count the route's requests. Only the gateway then writes RateLimit.
 func (l *Limits) Count() bool { return len(l.Rates) > 0 || l.Places.Count() }
 
-// IdentityNames are the lower-case names of the identity fields; "" leaves one out.
-type IdentityNames struct{ Principal, Scopes, RequestID, Name, Email, Groups string }
-
-// All returns the names that are not left out.
-func (n *IdentityNames) All() []string {
-	return slices.DeleteFunc([]string{n.Principal, n.Scopes, n.RequestID, n.Name, n.Email, n.Groups}, func(s string) bool { return s == "" })
-}
-
 // takes reports whether the route accepts a method.
 func (r *Route) takes(method string) bool {
 	return len(r.Methods) == 0 || slices.Contains(r.Methods, method)

@@ -27,16 +27,20 @@ type Leg struct {
 	answer, head, headOnly, tail *httpsig.Verifier // nil: answers are not verified
 }
 
-// NewLeg makes the leg of a route from the integrity section of its upstream. identity lists the
-// fields with the caller's identity; the signature covers them.
-func NewLeg(c *upstream.IntegrityConfig, identity []string, a *auth.Auth, now func() time.Time) (Leg, error) {
+// Identity lists the fields with the caller's identity: those of all requests, and those that only some have.
+type Identity struct{ Always, IfPresent []string }
+
+// NewLeg makes the leg of a route from the integrity section of its upstream. The signature covers the fields
+// with the caller's identity.
+func NewLeg(c *upstream.IntegrityConfig, identity Identity, a *auth.Auth, now func() time.Time) (Leg, error) {
 	l := Leg{now: now}
 	if c.Sign == "" {
 		return l, nil
 	}
 	l.key, l.bodies = a.Key(c.Sign), c.Digests()
 	var err error
-	whole := httpsig.ForwardProfile(identity...)
+	whole := httpsig.ForwardProfile(identity.Always...)
+	whole.IfPresent = append(whole.IfPresent, identity.IfPresent...)
 	if l.whole, err = httpsig.NewSigner(whole, now); err != nil {
 		return l, err
 	}

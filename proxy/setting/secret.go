@@ -120,9 +120,16 @@ func mountedSecret(file string) bool {
 // whoever can replace a key, private or public, decides whose signatures verify.
 func WrittenByOwner(name string, info os.FileInfo) error {
 	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("file %s can be written by others than its owner; chmod go-w %s", name, name)
+		return &writableError{name}
 	}
 	return nil
+}
+
+// writableError is the refusal of a file that others than its owner may write. It has its own correction.
+type writableError struct{ file string }
+
+func (e *writableError) Error() string {
+	return fmt.Sprintf("file %s can be written by others than its owner; chmod go-w %s", e.file, e.file)
 }
 
 func readSecretFile(name string) ([]byte, error) {

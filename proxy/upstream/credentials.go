@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -124,19 +125,26 @@ func (c *CredentialsConfig) check(path string, all []setting.URL, f *setting.Fau
 	if len(kinds) == 0 {
 		return
 	}
-	exposed := false
-	for _, u := range all {
-		if u.URL == nil || !inTheClear(u) {
-			continue
-		}
-		if exposed = true; !c.InsecureHTTP {
-			f.Add(path, u.String(), "the credentials would go to another machine without TLS", "write https:// or h2:// for the endpoint; insecure_http: true sends them all the same")
-			return
-		}
+	u, exposed := firstInTheClear(all)
+	if exposed && !c.InsecureHTTP {
+		f.Add(path, u.String(), "the credentials would go to another machine without TLS", "write https:// or h2:// for the endpoint; insecure_http: true sends them all the same")
 	}
 	if c.InsecureHTTP && !exposed {
 		f.Add(setting.Join(path, "insecure_http"), "true", "no endpoint is another machine without TLS", "remove the line")
 	}
+}
+
+// InTheClear returns an endpoint to which requests leave this machine without TLS, if there is one.
+func (c *Config) InTheClear() (u setting.URL, found bool) {
+	return firstInTheClear(slices.Concat(c.Rest, c.GRPC))
+}
+
+func firstInTheClear(all []setting.URL) (u setting.URL, found bool) {
+	i := slices.IndexFunc(all, func(u setting.URL) bool { return u.URL != nil && inTheClear(u) })
+	if i < 0 {
+		return u, false
+	}
+	return all[i], true
 }
 
 // inTheClear reports whether requests to an endpoint leave this machine without TLS.
@@ -183,7 +191,7 @@ func (c *CredentialsConfig) Value() (string, error) {
 	switch c.Kind() {
 	case "bearer":
 		token, err := readCredential(c.Bearer)
-		if err == nil && !ValidToken(token) {
+		if err == nil && !message.ValidToken(token) {
 			err = fmt.Errorf("%s holds no bearer token", c.Bearer.Where())
 		}
 		return "Bearer " + token, err
@@ -213,14 +221,6 @@ func readCredential(s setting.Secret) (string, error) {
 
 // maxCredential is the maximum length of a credential in bytes.
 const maxCredential = 16 << 10
-
-// ValidToken reports whether a text has the form of a bearer token (RFC 6750, section 2.1).
-func ValidToken(token string) bool {
-	bare := strings.TrimRight(token, "=")
-	return bare != "" && len(token) <= maxCredential && !strings.ContainsFunc(bare, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._~+/", r))
-	})
-}
 
 // Validity returns when a bearer token from a file begins and ends, if it is a JWT that says so. It
 // does not verify the token, which is for the servers.

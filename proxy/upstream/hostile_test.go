@@ -52,7 +52,7 @@ func outcome(u *Upstream, r *Request) (status int, body string, err error) {
 }
 
 func get() *Request {
-	return &Request{Method: "GET", Target: "/x", Host: "a.example", Timeouts: Timeouts{Connect: 5 * time.Second, Head: 10 * time.Second, Idle: 10 * time.Second}}
+	return &Request{Method: "GET", Target: "/x", Host: "a.example", Timeouts: Timeouts{Connect: time.Minute, Head: time.Minute, Idle: time.Minute}}
 }
 
 const ok200 = "HTTP/1.1 200 OK\r\n"

@@ -64,7 +64,7 @@ func call(text string) *Request {
 	return &Request{
 		Method: "POST", Target: "/a.B/C", Fields: message.Fields{{Name: "content-type", Value: "application/grpc"}},
 		Body: plainBody{strings.NewReader(text)}, Length: int64(len(text)),
-		Timeouts: Timeouts{Connect: 5 * time.Second, Head: 10 * time.Second, Idle: 10 * time.Second},
+		Timeouts: Timeouts{Connect: time.Minute, Head: time.Minute, Idle: time.Minute},
 	}
 }
 

@@ -75,7 +75,7 @@ func TestKeyUpdateFloodDoesNotBlockExchanges(t *testing.T) {
 				if err == nil || errors.Is(err, context.Canceled) {
 					t.Errorf("the exchange ended with %v", err)
 				}
-			case <-time.After(20 * time.Second):
+			case <-time.After(time.Minute):
 				t.Error("the exchange goes on")
 			}
 		})

@@ -51,7 +51,7 @@ func TestUploadsThatNobodyReadsHoldNoUploadOfOthers(t *testing.T) {
 			}
 			for range 20 {
 				r := post(strings.Repeat("x", content))
-				r.Timeouts = Timeouts{Connect: 10 * time.Second, Head: 10 * time.Second, Idle: 10 * time.Second}
+				r.Timeouts = Timeouts{Connect: time.Minute, Head: time.Minute, Idle: time.Minute}
 				if body, err := answered(u, r); body != fmt.Sprint(content, nil) {
 					t.Fatalf("a victim: %q, %v; %d connections", body, err, conns.Load())
 				}

@@ -3,6 +3,7 @@ package watch
 import (
 	"bufio"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -50,6 +51,12 @@ func unescapeMount(s string) string {
 		b.WriteByte('\\')
 		s = after
 	}
+}
+
+// withoutName reports whether no folder has the file any more.
+func withoutName(info fs.FileInfo) bool {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	return ok && s.Nlink == 0
 }
 
 // remoteFolder reports whether a folder is on a file system that other machines can change

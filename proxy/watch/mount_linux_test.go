@@ -1,8 +1,10 @@
 package watch
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -25,7 +27,28 @@ short line
 func TestPlainFileIsNotMountedAlone(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "gateway.yaml")
 	write(t, file, "text")
-	if MountedAlone(file) || MountedAlone("/") || MountedAlone("/proc") {
-		t.Error("a plain file or a folder counts as a single-file mount")
+	if alone := MountedAlone([]string{file, "/", "/proc", file + ".none"}); len(alone) != 0 {
+		t.Errorf("single-file mounts are %v", alone)
+	}
+}
+
+// TestMountOfAReplacedFileIsRecognized mounts a file over another one, and then replaces the first
+// as editors do.
+func TestMountOfAReplacedFileIsRecognized(t *testing.T) {
+	dir := t.TempDir()
+	at, from, next := filepath.Join(dir, "gateway.yaml"), filepath.Join(dir, "from.yaml"), filepath.Join(dir, "next.yaml")
+	for _, file := range []string{at, from, next} {
+		write(t, file, file)
+	}
+	if err := syscall.Mount(from, at, "", syscall.MS_BIND, ""); err != nil {
+		t.Skip("this user may not mount: ", err)
+	}
+	defer func() { must(t, syscall.Unmount(at, 0)) }()
+	if got, want := MountedAlone([]string{from, at}), (Mount{File: at, Path: at}); len(got) != 1 || got[0] != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	must(t, os.Rename(next, from))
+	if got, want := MountedAlone([]string{at}), (Mount{File: at, Path: at, Gone: true}); len(got) != 1 || got[0] != want {
+		t.Errorf("after the mounted file was replaced: got %v, want %v", got, want)
 	}
 }

@@ -165,29 +165,42 @@ func (r *run) warnOfMounts() {
 		return
 	}
 	files, _ := r.wanted()
-	var alone []string
-	points := mountPoints()
-	for _, path := range files {
-		if points[path] {
-			alone = append(alone, path)
-		}
-	}
+	alone := MountedAlone(files)
 	if len(alone) == 0 {
 		return
 	}
 	r.warned["mounts"] = true
+	var names []string
+	for _, m := range alone[:min(len(alone), 5)] {
+		names = append(names, m.Path)
+	}
 	r.o.Log.Warn("a file is mounted by itself: if an editor replaces it, the mount still shows the old file",
-		"files", strings.Join(alone[:min(len(alone), 5)], " "), "count", len(alone), "cure", "mount its folder instead")
+		"files", strings.Join(names, " "), "count", len(alone), "cure", "mount its folder instead")
 }
 
-// MountedAlone reports whether a file is a mount point, such as docker compose's
-// `./gateway.yaml:/etc/sallyport/gateway.yaml`. Such a mount never shows a file that replaced the
-// mounted one. It is always false on systems other than Linux.
-func MountedAlone(path string) bool {
-	full, err := filepath.Abs(path)
-	if err != nil {
-		return false
+// Mount is a file that is a mount point, such as docker compose's
+// `./gateway.yaml:/etc/sallyport/gateway.yaml`. It never shows a file that replaced the mounted one.
+type Mount struct {
+	File string // as it was given to [MountedAlone]
+	Path string // the absolute path, under which [Watch] reports it
+	// Gone means that the mounted file has no name any more: it was replaced or removed where it
+	// came from. Some file systems of virtual machines do not tell.
+	Gone bool
+}
+
+// MountedAlone returns those of the files that are mounted by themselves. It finds none on systems
+// other than Linux.
+func MountedAlone(files []string) []Mount {
+	var alone []Mount
+	points := mountPoints()
+	for _, file := range files {
+		full, err := filepath.Abs(file)
+		if err != nil || !points[full] {
+			continue
+		}
+		if info, err := os.Stat(full); err == nil && info.Mode().IsRegular() {
+			alone = append(alone, Mount{file, full, withoutName(info)})
+		}
 	}
-	info, err := os.Stat(full)
-	return err == nil && info.Mode().IsRegular() && mountPoints()[full]
+	return alone
 }

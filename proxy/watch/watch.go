@@ -25,13 +25,14 @@
 //
 // or with a subPath in Kubernetes. Such a mount always shows the same inode. If an editor on the
 // host replaces the file, the container still sees the old one, without any event. Therefore a
-// reload that finds no change mentions single-file mounts, and the watcher warns once if there is
-// one ([MountedAlone]). Mount the folder instead.
+// reload that finds no change mentions the single-file mounts that may be the cause, and the watcher
+// warns once if there is one ([MountedAlone]). Mount the folder instead.
 package watch
 
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -75,6 +76,8 @@ type Watch struct {
 	files []string
 	globs []string
 	last  state
+	// reported are the paths of reported changes since the last Take.
+	reported map[string]bool
 }
 
 // New returns a watcher without files. It starts nothing; see [Watch.Set] and [Watch.Run].
@@ -94,7 +97,7 @@ func New(o Options) *Watch {
 	if o.open == nil {
 		o.open = openNotifier
 	}
-	return &Watch{o: o, changed: make(chan struct{}, 1), renewed: make(chan struct{}, 1)}
+	return &Watch{o: o, changed: make(chan struct{}, 1), renewed: make(chan struct{}, 1), reported: map[string]bool{}}
 }
 
 // Set replaces the set of watched files. files need not exist; creation is a change. globs are
@@ -133,6 +136,17 @@ func (w *Watch) Set(files, globs []string) {
 // Changed receives a value after watched files have changed. A pending value stands for all
 // changes since. The channel is never closed.
 func (w *Watch) Changed() <-chan struct{} { return w.changed }
+
+// Take returns the paths of the files whose changes were reported since the last Take, sorted. They
+// are the cause of a load that a report starts. Call it once a load has succeeded: the fault that an
+// earlier change made may be mended by a change of another file.
+func (w *Watch) Take() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	paths := slices.Sorted(maps.Keys(w.reported))
+	clear(w.reported)
+	return paths
+}
 
 // Run watches until ctx ends, and returns nil. It logs failures as warnings and then polls the
 // files more often. Call it once. All its goroutines have ended when it returns.
@@ -213,6 +227,11 @@ func (w *Watch) compare() {
 	w.last = now
 	if len(changes) == 0 {
 		return
+	}
+	for _, path := range changes {
+		if len(w.reported) < maxFiles {
+			w.reported[path] = true
+		}
 	}
 	w.o.Log.Debug("files changed", "files", changes[:min(len(changes), 5)], "count", len(changes))
 	signal(w.changed)

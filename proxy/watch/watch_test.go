@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -194,6 +195,28 @@ func TestMissingFileIsReportedOnceItExists(t *testing.T) {
 	must(t, os.MkdirAll(filepath.Dir(file), 0o700))
 	write(t, file, "again")
 	reports(t, w, "the file was created again")
+}
+
+func TestTakeReturnsTheChangedFilesOnce(t *testing.T) {
+	dir := t.TempDir()
+	a, b, c := filepath.Join(dir, "a.yaml"), filepath.Join(dir, "b.yaml"), filepath.Join(dir, "c.yaml")
+	for _, file := range []string{a, b, c} {
+		write(t, file, "loaded")
+	}
+	w := running(t, Options{}, []string{a, b, c}, nil)
+	if got := w.Take(); len(got) != 0 {
+		t.Errorf("before a change: %v", got)
+	}
+	write(t, b, "a fault")
+	reports(t, w, "the fault")
+	write(t, a, "the cure in another file")
+	reports(t, w, "the cure")
+	if got := w.Take(); !slices.Equal(got, []string{a, b}) {
+		t.Errorf("got %v, want the two files that changed", got)
+	}
+	if got := w.Take(); len(got) != 0 {
+		t.Errorf("once more: %v", got)
+	}
 }
 
 func TestOtherFilesInTheFolderCauseNoReport(t *testing.T) {

@@ -163,7 +163,7 @@ func (a *asking) headers(id uint32, end bool, fields []hpack.HeaderField) {
 var errSilent = errors.New("no answer came")
 
 func (a *asking) answer(id uint32) (status string, body []byte, err error) {
-	_ = a.c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = a.c.SetReadDeadline(time.Now().Add(time.Minute))
 	for {
 		f, err := a.fr.ReadFrame()
 		var late net.Error

@@ -41,7 +41,7 @@ type caller struct {
 
 func newCaller(t *testing.T, protocols *http.Protocols) *caller {
 	c := &caller{}
-	c.Client.Timeout = 10 * time.Second
+	c.Client.Timeout = time.Minute
 	c.Transport = &http.Transport{Protocols: protocols, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c.dialed.Add(1)
 		return new(net.Dialer).DialContext(ctx, network, addr)

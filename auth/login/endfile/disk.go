@@ -10,7 +10,11 @@ import (
 	"strings"
 )
 
-const day = 24 * 60 * 60 // seconds
+const (
+	day      = 24 * 60 * 60 // seconds
+	readSize = 64 << 10     // bytes of one read
+	fedLines = 512          // for a sink at once
+)
 
 // content is what was read of a file.
 type content struct {
@@ -40,7 +44,7 @@ func (c *content) count(l *Line, written bool) {
 
 // scan reads the lines that follow what was read before. It leaves out a torn last line.
 func (c *content) scan(path string, file *os.File, size int64, each func(Line)) error {
-	r := bufio.NewReader(io.NewSectionReader(file, c.read, size-c.read))
+	r := bufio.NewReaderSize(io.NewSectionReader(file, c.read, size-c.read), readSize)
 	for {
 		text, err := r.ReadSlice('\n')
 		long := errors.Is(err, bufio.ErrBufferFull)
@@ -190,22 +194,32 @@ func (f *File) catchUp() error {
 			}
 		}
 	}
-	all := map[Login][]Line{}
-	for l := range f.sinks {
-		all[l] = nil
-	}
-	err = f.state.scan(f.path, f.file, size, func(l Line) {
-		if _, wanted := all[l.Login]; wanted {
-			all[l.Login] = append(all[l.Login], l)
-		}
-	})
-	// A clock that was ahead when the file was made ends no session that begins from now on.
-	before := min(f.state.created, f.o.Now().Unix())
-	for l, lines := range all {
-		f.sinks[l].Apply(before, lines)
-	}
+	err = f.feed(&f.state, size, f.sinks)
 	if err == nil && f.state.read < size {
 		err = f.file.Truncate(f.state.read)
+	}
+	return err
+}
+
+// feed reads the lines that follow what was read before, and gives them to the sinks of their logins. It
+// does so some at a time, so that a long file takes little memory and keeps no sink locked for long.
+func (f *File) feed(c *content, size int64, sinks map[Login]Sink) error {
+	lines := map[Login][]Line{}
+	give := func(l Login) {
+		// A clock that was ahead when the file was made ends no session that begins from now on.
+		sinks[l].Apply(min(c.created, f.o.Now().Unix()), lines[l])
+		lines[l] = lines[l][:0]
+	}
+	err := c.scan(f.path, f.file, size, func(l Line) {
+		if sinks[l.Login] == nil {
+			return
+		}
+		if lines[l.Login] = append(lines[l.Login], l); len(lines[l.Login]) == fedLines {
+			give(l.Login)
+		}
+	})
+	for l := range sinks {
+		give(l)
 	}
 	return err
 }

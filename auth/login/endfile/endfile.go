@@ -36,7 +36,8 @@ type Options struct {
 
 // Sink takes the ends of one login.
 type Sink interface {
-	// Apply takes lines in the order of the file. Sessions that began until before have ended too.
+	// Apply takes lines in the order of the file. Sessions that began until before have ended too. It must not
+	// keep the slice.
 	Apply(before int64, lines []Line)
 }
 
@@ -93,13 +94,15 @@ func (f *File) Path() string { return f.path }
 // processes add. If the file cannot be read, all sessions that have begun have ended.
 func (f *File) Attach(l Login, s Sink) {
 	f.disk.Lock()
+	err := f.locked(func() error {
+		return f.feed(&content{}, f.state.read, map[Login]Sink{l: s})
+	})
 	f.sinks[l] = s
-	f.state = content{} // read it again
-	err := f.locked(func() error { return nil })
-	f.disk.Unlock()
 	if err != nil {
+		f.state = content{} // read it again
 		s.Apply(f.o.Now().Unix(), nil)
 	}
+	f.disk.Unlock()
 	f.note(err)
 }
 

@@ -6,12 +6,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 var (
 	errForeign = errors.New("is not a file with ends of sessions")
 	errVersion = errors.New("is of another version of this program")
 	errLine    = errors.New("is damaged")
+	errLong    = errors.New("has a name that is too long, since the gateway makes a file beside it with " + nextEnding + " at the end of the name")
 	errKind    = errors.New("is not a regular file")
 	errOwner   = errors.New("belongs to another user, who could have written it")
 	errOthers  = errors.New("can be written by every user of this machine")
@@ -52,6 +54,11 @@ func (e *Fault) Cure() string {
 	switch {
 	case errors.Is(e.Err, errLine), errors.Is(e.Err, errVersion):
 		return "move the file away: all sessions end then, and people sign in again"
+	case errors.Is(e.Err, errLong):
+		if n := len(filepath.Base(e.Path)); n > maxName-len(nextEnding) {
+			return fmt.Sprintf("write a name of %d bytes or less; it has %d", maxName-len(nextEnding), n)
+		}
+		return "write a shorter path"
 	case errors.Is(e.Err, errForeign), errors.Is(e.Err, errKind):
 		return "name another file"
 	case errors.Is(e.Err, errOwner):
@@ -83,6 +90,9 @@ func explain(path string, err error) error {
 
 // inspect returns why a file must not be trusted; nil if it is missing.
 func inspect(path string) error {
+	if _, err := os.Lstat(path + nextEnding); errors.Is(err, syscall.ENAMETOOLONG) {
+		return errLong
+	}
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

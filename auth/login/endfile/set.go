@@ -59,14 +59,16 @@ func (s *Set) Add(l *Line) bool {
 		return grows
 	case l.At <= s.floor: // the sessions began before they ended, so the floor covers them
 		return false
-	case s.Has(e, l.Until), l.Of != (ID{}) && s.Has(End{Subject, l.Of}, l.Until):
+	case l.Of != (ID{}) && s.Has(End{Subject, l.Of}, l.Until):
 		return false
-	case s.marks == nil:
-		s.marks, s.number = map[End]mark{}, map[ID]int{}
 	}
-	s.remove(e)
-	s.put(e, mark{at: l.At, until: l.Until, of: l.Of})
-	if s.number[l.Of] > MaxOfSubject {
+	if old, known := s.marks[e]; known {
+		if l.Until <= old.until {
+			return false
+		}
+		s.remove(e, &old)
+	}
+	if s.put(e, mark{at: l.At, until: l.Until, of: l.Of}) > MaxOfSubject {
 		s.merge(l.Of)
 	}
 	for len(s.marks) > MaxEnds {
@@ -81,26 +83,35 @@ func (s *Set) Has(e End, issued int64) bool {
 	return known && issued <= m.until
 }
 
-func (s *Set) put(e End, m mark) {
+// put puts an end at the end of the order. It returns how many ends its subject has then.
+func (s *Set) put(e End, m mark) (ofSubject int) {
+	if s.marks == nil {
+		s.marks, s.number = map[End]mark{}, map[ID]int{}
+	}
 	s.turn++
 	m.turn = s.turn
 	s.marks[e] = m
 	s.order = append(s.order, entry{e, m.turn})
-	if m.of != (ID{}) {
-		s.number[m.of]++
-	}
 	if len(s.order) > 2*len(s.marks)+slack {
 		s.order = s.living()
 	}
+	if m.of == (ID{}) {
+		return 0
+	}
+	ofSubject = s.number[m.of] + 1
+	s.number[m.of] = ofSubject
+	return ofSubject
 }
 
-func (s *Set) remove(e End) {
-	m := s.marks[e]
+// remove removes an end and its mark.
+func (s *Set) remove(e End, m *mark) {
 	delete(s.marks, e)
 	if m.of == (ID{}) {
 		return
 	}
-	if s.number[m.of]--; s.number[m.of] == 0 {
+	if n := s.number[m.of]; n > 1 {
+		s.number[m.of] = n - 1
+	} else {
 		delete(s.number, m.of)
 	}
 }
@@ -125,7 +136,7 @@ func (s *Set) merge(of ID) {
 			continue
 		}
 		one.at, one.until = max(one.at, m.at), max(one.until, m.until)
-		s.remove(o.End)
+		s.remove(o.End, &m)
 		if left--; left == 0 {
 			break
 		}
@@ -133,7 +144,7 @@ func (s *Set) merge(of ID) {
 	e := End{Subject, of}
 	if old, known := s.marks[e]; known {
 		one.at, one.until = max(one.at, old.at), max(one.until, old.until)
-		s.remove(e)
+		s.remove(e, &old)
 	}
 	s.put(e, one)
 }
@@ -145,7 +156,7 @@ func (s *Set) dropOldest() {
 		s.order = s.order[1:]
 		if m, known := s.marks[o.End]; known && m.turn == o.turn {
 			s.Raise(m.at)
-			s.remove(o.End)
+			s.remove(o.End, &m)
 			return
 		}
 	}

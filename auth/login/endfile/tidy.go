@@ -5,6 +5,11 @@ import (
 	"os"
 )
 
+const (
+	nextEnding = ".new" // of the name of the file that replaces another
+	maxName    = 255    // bytes of a file name on most file systems
+)
+
 // slack is how many lines may be dead without regard to the others.
 const slack = 1024
 
@@ -61,7 +66,7 @@ func (f *File) rewrite() error {
 
 // replace replaces the file by another with this text, and returns it.
 func (f *File) replace(text []byte) (*os.File, os.FileInfo, error) {
-	name := f.path + ".new"
+	name := f.path + nextEnding
 	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) { // of a crash
 		return nil, nil, err
 	}

@@ -49,7 +49,7 @@ func (o *output) String() string {
 func (o *output) await(t *testing.T, pattern string) []string {
 	t.Helper()
 	want := regexp.MustCompile(pattern)
-	for late := time.After(20 * time.Second); ; {
+	for late := time.After(time.Minute); ; {
 		if m := want.FindStringSubmatch(o.String()); m != nil {
 			return m
 		}
@@ -66,7 +66,7 @@ func start(t *testing.T, args ...string) (out *output, stop func() error) {
 	t.Helper()
 	out = newOutput()
 	c := demo.Command()
-	c.SetArgs(args)
+	c.SetArgs(append([]string{}, args...)) // nil would be the arguments of the test itself
 	c.SetOut(out)
 	c.SetErr(out)
 	c.SilenceUsage = true

@@ -404,11 +404,17 @@ func TestSilentServerIsBounded(t *testing.T) {
 	defer l.Close()
 	w := newWorld(t)
 	p := &patient{Options: w.options("")}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if got := p.answer(ctx, l.Addr().String(), true); got != "accepts connections" {
+	got := ""
+	for got == "" { // a busy machine may need longer to connect
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		got = p.answer(ctx, l.Addr().String(), true)
+		cancel()
+	}
+	if got != "accepts connections" {
 		t.Errorf("got %q", got)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
 	if _, _, err := p.date(ctx, "https://"+l.Addr().String(), nil); err == nil {
 		t.Error("a silent server has told the time")
 	}

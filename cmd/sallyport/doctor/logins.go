@@ -27,9 +27,14 @@ func (p *patient) logins() (all []check) {
 				return []proxy.LoginFinding{p.exam.TryRedirect(ctx, r.Login, uri)}
 			})
 		}
-		if n := len(r.Redirects) - min(len(concrete), maxRedirects); n > 0 {
+		if n := len(concrete) - maxRedirects; n > 0 {
 			all = append(all, func(context.Context) []Finding {
-				return []Finding{{"login", at, Skipped, fmt.Sprintf("%d more redirect URIs are not tried; sallyport check lists them", n), ""}}
+				return []Finding{{"login", at, Skipped, fmt.Sprintf("further redirect URIs, %d in number, are not tried; sallyport check lists them", n), ""}}
+			})
+		}
+		if len(concrete) < len(r.Redirects) {
+			all = append(all, func(context.Context) []Finding {
+				return []Finding{{"login", at, Skipped, "redirect URIs of hosts with a star are not tried: most issuers want each host's registered", ""}}
 			})
 		}
 		origin := strings.TrimSuffix(append(concrete, r.Redirects...)[0], login.CallbackPath(r.Login))

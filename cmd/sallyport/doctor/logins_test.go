@@ -69,11 +69,11 @@ func TestDoctorTriesLogins(t *testing.T) {
 	}{
 		"all is well": {clientSecret, clientSecret, "", nil, []string{
 			"ok: the issuer offers the code flow, sign-out at the issuer, revocation of refresh tokens; its document does not name PKCE by S256, back-channel logout",
-			"ok: knows the client with the redirect URI " + callback, `ok: takes the client and its secret: it says invalid_grant to a made-up code, and "invalid_client" with a made-up secret`,
+			"ok: knows the client with the redirect URI " + callback, `ok: takes the client and its secret: it says "invalid_grant" to a made-up code, and "invalid_client" with a made-up secret`,
 		}},
 		"the secret by post":      {clientSecret, clientSecret, "client_auth: post, ", nil, []string{"ok: offers", "ok: knows", "ok: takes the client and its secret"}},
 		"a public client":         {"", "", "", nil, []string{"ok: offers", "ok: knows", "ok: takes the client without a secret"}},
-		"the secret of another":   {"another", clientSecret, "", nil, []string{"ok: offers", "ok: knows", "fail: does not take the client and its secret: it says invalid_client"}},
+		"the secret of another":   {"another", clientSecret, "", nil, []string{"ok: offers", "ok: knows", `fail: does not take the client and its secret: it says "invalid_client"`}},
 		"a secret that is needed": {"another", "", "", nil, []string{"ok: offers", "ok: knows", "fail: does not take the client without a secret"}},
 		"another redirect URI": {clientSecret, clientSecret, "", func(_ *authtest.Issuer, p *authtest.Provider) { p.Register("https://other.example/") }, []string{
 			"ok: offers", "fail: answers 400 to an authorization request for " + callback, "ok: takes the client",
@@ -114,6 +114,10 @@ func TestDoctorTriesLogins(t *testing.T) {
 		}, []string{"skipped: what the issuer offers is not known", "ok: knows", "ok: takes"}},
 		"an issuer without endpoints": {clientSecret, clientSecret, "", func(_ *authtest.Issuer, p *authtest.Provider) { p.Lack("token_endpoint") }, []string{
 			"fail: has no authorization_endpoint or no token_endpoint", "skipped: not tried", "skipped: is not proven",
+		}},
+		"an issuer that is away": {clientSecret, clientSecret, "", func(i *authtest.Issuer, _ *authtest.Provider) { i.Answer(says(502, "x")) }, []string{
+			"fail: nobody can sign in: the gateway cannot read the discovery document of issuers.corp",
+			"skipped: whether the issuer knows " + callback + " is not tried", "skipped: whether the issuer takes the client and its secret is not tried",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -178,5 +182,31 @@ func TestDoctorProvesNothingByPages(t *testing.T) {
 				t.Errorf("got %+v; want %s", found, c.want)
 			}
 		})
+	}
+}
+
+// Of many redirect URIs some are tried, and of a host with a star none can be.
+func TestDoctorSaysWhichRedirectsItLeavesOut(t *testing.T) {
+	issuer, _ := provided(t, clientSecret)
+	w := newWorld(t)
+	w.file(t, "secret", clientSecret)
+	w.file(t, "keys", login.NewKey()+"\n")
+	text := start + "issuers: {corp: {url: " + issuer.URL + ", audience: models}}\nlogins: {corp: {issuer: corp, client_id: gateway, client_secret: {file: secret}, session: {keys: {file: keys}}}}\nroutes:\n"
+	for _, host := range []string{"a.example", "b.example", "c.example", "d.example", "e.example", "f.example", `"*.example"`} {
+		text += route(host, "http://127.0.0.1:9", "callers: [login/corp]")
+	}
+	r, err := Run(t.Context(), w.options(w.file(t, "gateway.yaml", text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var skipped []string
+	for _, f := range r.Findings {
+		if f.Check == "login" && f.State == Skipped {
+			skipped = append(skipped, f.Text)
+		}
+	}
+	want := []string{"further redirect URIs, 2 in number, are not tried; sallyport check lists them", "redirect URIs of hosts with a star are not tried: most issuers want each host's registered"}
+	if !slices.Equal(skipped, want) {
+		t.Errorf("left out: %q; want %q", skipped, want)
 	}
 }

@@ -36,7 +36,7 @@ func newManager(t *testing.T) *manager {
 func (m *manager) next() []string {
 	m.t.Helper()
 	b := make([]byte, 4096)
-	if err := m.conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := m.conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		m.t.Fatal(err)
 	}
 	n, err := m.conn.Read(b)

@@ -133,6 +133,12 @@ func (r *Replay) Adjust(b Bounds) error {
 	return nil
 }
 
+// LockEnding and MarkEnding are the ends of the names of files beside a state file; see [Replay.Begin].
+const (
+	LockEnding = ".lock"
+	MarkEnding = ".unclean"
+)
+
 // Begin starts the store. Later calls do nothing and return nil, even with another file.
 // state is the file that [Replay.Save] writes and Begin reads; "" means none, and every start is
 // then unclean.
@@ -190,10 +196,10 @@ func (r *Replay) load(name string) (clean bool, err error) {
 	if err := tryFolder(name); err != nil {
 		return false, err
 	}
-	lock, err := acquire(name + ".lock")
+	lock, err := acquire(name + LockEnding)
 	switch {
 	case errors.Is(err, errLocked):
-		r.mark = name + ".unclean"
+		r.mark = name + MarkEnding
 		if err := touchMark(r.mark); err != nil {
 			return false, err
 		}
@@ -210,7 +216,7 @@ func (r *Replay) load(name string) (clean bool, err error) {
 		lock.Close()
 		return false, err
 	}
-	marked, err := removeMark(name + ".unclean")
+	marked, err := removeMark(name + MarkEnding)
 	if err != nil {
 		lock.Close() // a later Begin finds no state file, so it is unclean
 		return false, err

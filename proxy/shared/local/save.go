@@ -28,7 +28,7 @@ func (r *Replay) Save() error {
 	if err := r.relock(); err != nil {
 		return fmt.Errorf("writing the state of the replay store: %w", err)
 	}
-	if _, err := os.Lstat(r.file + ".unclean"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(r.file + MarkEnding); !errors.Is(err, fs.ErrNotExist) {
 		_ = r.lock.Close()
 		r.lock = nil
 		return nil // another process accepted signatures that this one does not know

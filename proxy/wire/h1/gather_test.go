@@ -94,7 +94,7 @@ func TestServerBodyTellsWhatComes(t *testing.T) {
 				n, err := b.Read(buf)
 				told <- fmt.Sprint(n, err)
 			case "await":
-				for end := time.Now().Add(10 * time.Second); !coming() && time.Now().Before(end); {
+				for end := time.Now().Add(time.Minute); !coming() && time.Now().Before(end); {
 					time.Sleep(time.Millisecond)
 				}
 				fallthrough
@@ -124,7 +124,7 @@ func TestServerBodyTellsWhatComes(t *testing.T) {
 			if got != want {
 				t.Errorf("%s: %s, want %s", what, got, want)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatalf("%s: nothing", what)
 		}
 	}

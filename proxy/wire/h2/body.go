@@ -146,7 +146,7 @@ func (s *stream) endInput() error {
 }
 
 // read reads content, or waits for it; it releases mu while it waits. It returns io.EOF at the
-// client's end of the stream.
+// client's end of the stream, or why its trailers are bad.
 func (s *stream) read(p []byte) (int, error) {
 	c := s.c
 	for {
@@ -166,11 +166,11 @@ func (s *stream) read(p []byte) (int, error) {
 				c.kick()
 			}
 			if s.inEnded && starving {
-				return n, io.EOF
+				return n, s.end()
 			}
 			return n, nil
 		case s.inEnded:
-			return 0, io.EOF
+			return 0, s.end()
 		case s.err != nil:
 			return 0, cut(s.err)
 		case passed(s.readBy, time.Now()):
@@ -180,6 +180,14 @@ func (s *stream) read(p []byte) (int, error) {
 		s.readable.Wait()
 		s.reading = false
 	}
+}
+
+// end returns the error at the client's end of the stream; mu is held.
+func (s *stream) end() error {
+	if s.inFault != nil {
+		return s.inFault
+	}
+	return io.EOF
 }
 
 // cut returns the error of incomplete content: it is malformed, or its client left.
@@ -211,7 +219,7 @@ func (b *serverBody) Arrived() (n int, whole bool) {
 	s := b.s
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	return s.inbox.size, s.inEnded && len(s.trailers) == 0
+	return s.inbox.size, s.inEnded && len(s.trailers) == 0 && s.inFault == nil
 }
 
 // Trailed implements [message.Trailed].

@@ -43,7 +43,7 @@ func dialClient(t testing.TB, addr string, o ClientOptions) *Client {
 	}
 	c := NewClient(conn, o)
 	t.Cleanup(func() { c.Close() })
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := c.Greet(ctx); err != nil {
 		t.Fatal(err)

@@ -57,6 +57,7 @@ func TestClientLingersOverItsResets(t *testing.T) {
 	first, cancelFirst := context.WithCancel(context.Background())
 	second, cancelSecond := context.WithCancel(context.Background())
 	x, y := cl.begun(t, first), cl.begun(t, second)
+	begun := time.Now()
 	cancelFirst()
 	if _, err := io.ReadAll(x); faultOf(err) != wire.FaultContext {
 		t.Error(err)
@@ -79,8 +80,8 @@ func TestClientLingersOverItsResets(t *testing.T) {
 	y.Close()
 	victim.Close()
 	<-cl.done
-	if n := <-resets; n != 1 {
-		t.Errorf("%d streams were reset; want one", n)
+	if n, restored := <-resets, int(time.Since(begun)/time.Second); n < 1 || n > 1+restored {
+		t.Errorf("%d streams were reset; want one, and at most %d that a second has restored", n, restored)
 	}
 }
 

@@ -43,7 +43,7 @@ func script(t testing.TB, settings []http2.Setting, do func(*origin)) (addr stri
 			}
 			all.Go(func() {
 				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+				_ = c.SetDeadline(time.Now().Add(time.Minute))
 				o := &origin{c: c, fr: http2.NewFramer(c, c)}
 				o.enc = hpack.NewEncoder(&o.buf)
 				o.fr.AllowIllegalWrites = true
@@ -276,7 +276,7 @@ func TestClientAgainstBadAnswers(t *testing.T) {
 				o.drain()
 			})
 			cl := dialClient(t, addr, ClientOptions{})
-			x, body, err := cl.get(context.Background(), wire.Request{Inform: func(*message.Response) error { return nil }, Head: 10 * time.Second, Idle: 10 * time.Second})
+			x, body, err := cl.get(context.Background(), wire.Request{Inform: func(*message.Response) error { return nil }, Head: time.Minute, Idle: time.Minute})
 			if got := faultOf(err); got != c.fault || c.fault == 0 && err != nil {
 				t.Fatalf("%v (fault %d) after %v %q; want fault %d", err, got, x.Head, body, c.fault)
 			}
@@ -361,7 +361,7 @@ func TestClientSaysThatTheServerSpeaksHTTP1(t *testing.T) {
 	}
 	c := NewClient(conn, ClientOptions{})
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := c.Greet(ctx); err == nil || !strings.Contains(err.Error(), "the server speaks HTTP/1: write http://") {
 		t.Errorf("got %v", err)

@@ -2,6 +2,7 @@ package h2
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -34,7 +35,11 @@ func TestClientGreets(t *testing.T) {
 			}
 			cl := NewClient(ours, ClientOptions{})
 			defer cl.Close()
-			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+			limit := time.Minute
+			if c.says == "" {
+				limit = 50 * time.Millisecond
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), limit)
 			defer cancel()
 			if err := cl.Greet(ctx); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v; want %q", err, c.want)
@@ -97,7 +102,7 @@ func TestClientAndShrinkingWindows(t *testing.T) {
 			}
 		}
 	}), ClientOptions{})
-	if _, _, err := cl.get(context.Background(), wire.Request{Method: "POST", Content: make([]byte, 1000), Idle: 5 * time.Second}); err != nil {
+	if _, _, err := cl.get(context.Background(), wire.Request{Method: "POST", Content: make([]byte, 1000), Idle: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	if n := <-got; n != 1000 {
@@ -108,7 +113,8 @@ func TestClientAndShrinkingWindows(t *testing.T) {
 // A silent server gets a PING, and is given up if it does not answer.
 func TestClientGivesUpTheDeaf(t *testing.T) {
 	cl := dialClient(t, script(t, nil, func(o *origin) { o.drain() }), ClientOptions{PingTime: 30 * time.Millisecond})
-	if _, _, err := cl.get(context.Background(), wire.Request{Head: 20 * time.Millisecond}); faultOf(err) != wire.FaultTimeout {
+	// On a busy machine the connection may be given up before the head is late.
+	if _, _, err := cl.get(context.Background(), wire.Request{Head: 20 * time.Millisecond}); faultOf(err) != wire.FaultTimeout && !errors.Is(err, errDeaf) {
 		t.Fatal(err)
 	}
 	<-cl.done
@@ -288,7 +294,7 @@ func TestClientIsCutAtEachPoint(t *testing.T) {
 					}
 					o.drain()
 				}), ClientOptions{})
-				_, body, err := cl.get(context.Background(), wire.Request{Head: 10 * time.Second, Idle: 10 * time.Second})
+				_, body, err := cl.get(context.Background(), wire.Request{Head: time.Minute, Idle: time.Minute})
 				whole := err == nil && body == "hello, world"
 				switch {
 				case c.fault == 0 || at == len(answer):
@@ -350,7 +356,7 @@ func TestClientCrowdIsResetAtRandom(t *testing.T) {
 				if (i+j)%5 == 0 {
 					time.AfterFunc(time.Duration(j)*50*time.Microsecond, cancel)
 				}
-				_, body, err := client().get(ctx, wire.Request{Method: "POST", Content: []byte("x"), Head: 10 * time.Second, Idle: 10 * time.Second})
+				_, body, err := client().get(ctx, wire.Request{Method: "POST", Content: []byte("x"), Head: time.Minute, Idle: time.Minute})
 				switch {
 				case err == nil && body != "whole":
 					t.Errorf("%q as a whole answer", body)
@@ -402,7 +408,7 @@ func TestClientLeavesNothing(t *testing.T) {
 	}
 	buf := make([]byte, 1<<20)
 	left := ""
-	for range 100 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		if left = string(buf[:runtime.Stack(buf, true)]); !strings.Contains(left, "h2.(*Client)") && !strings.Contains(left, "h2.(*upload)") {
 			return
 		}

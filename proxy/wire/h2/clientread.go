@@ -163,13 +163,22 @@ func (c *Client) takeBlock(f *frame) error {
 		return err
 	}
 	if !f.has(flagEndHeaders) {
-		return nil
+		if f.size > 0 {
+			return nil
+		}
+		return c.spend()
 	}
-	id := c.block
-	c.block = 0
 	if err := c.blocks.end(); err != nil {
 		return err
 	}
+	err := c.endBlock(c.block)
+	c.block = 0
+	c.blocks.release()
+	return err
+}
+
+// endBlock hands the decoded block to its call.
+func (c *Client) endBlock(id uint32) error {
 	k := c.calls[id]
 	if k == nil {
 		return c.spend() // the server had not yet seen the reset

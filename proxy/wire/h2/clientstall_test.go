@@ -38,7 +38,7 @@ func TestKeyUpdateFloodDoesNotBlockExchanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn := tls.Client(socket.New(raw), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
-	cl := NewClient(conn, ClientOptions{WriteTime: 300 * time.Millisecond, PingTime: 300 * time.Millisecond})
+	cl := NewClient(conn, ClientOptions{WriteTime: time.Second, PingTime: time.Second})
 	defer cl.Close()
 	if err := cl.Greet(t.Context()); err != nil {
 		t.Fatal(err)

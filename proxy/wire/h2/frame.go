@@ -136,7 +136,8 @@ func (f *frame) dropPriority() error {
 	on := binary.BigEndian.Uint32(f.payload) & maxStream
 	f.payload = f.payload[5:]
 	if on == f.stream {
-		// The block would have to be decoded anyway; ending the connection is no more work.
+		// RFC 9113 has no rule for it any more. It is a fault of the sender's framing, which a proxy in
+		// front does not copy from its callers.
 		return broken(protocolError, "stream depends on itself")
 	}
 	return nil

@@ -79,7 +79,10 @@ func (f *fault) Error() string { return f.code.String() + ": " + f.why }
 // Unwrap returns the error that the stream's user sees.
 func (f *fault) Unwrap() error { return f.err }
 
-// broken returns a fault that ends the connection.
+// broken returns a fault that ends the connection. It is for what both sides must agree on: framing,
+// SETTINGS, the windows of the connection, compression tables and the numbers of streams; and for work
+// without end. What one request says is never such a fault, because a proxy in front may send the requests
+// of many callers over one connection.
 func broken(c code, why string) error { return &fault{code: c, why: why} }
 
 // spoilt returns a fault that ends a stream.

@@ -1,7 +1,6 @@
 package h2
 
 import (
-	"errors"
 	"strconv"
 
 	"sallyport/proxy/message"
@@ -13,29 +12,6 @@ const tableSize = 4096
 
 // perField is the overhead that a field counts besides its bytes (RFC 9113, section 6.5.2).
 const perField = 32
-
-// maxFragments limits the frames of a header block.
-const maxFragments = 64
-
-// blockReader decodes header blocks within limits. It does not keep the fields of a block that
-// exceeds them, but decodes the block to its end to keep its table in sync with the peer's.
-type blockReader struct {
-	table table
-
-	bytes, limit int // limits of the current block: decoded bytes, and fields
-
-	fields    message.Fields // of the current block, with pseudo fields; overwritten by the next
-	decoded   int            // their size
-	raw       int            // bytes of the block so far
-	fragments int
-	updates   int    // table size updates in the block
-	begun     bool   // a field has been read
-	rest      []byte // an incomplete field at the end of a fragment
-	excess    error  // why the block is too large: one of package message's
-
-	text []byte // buffer for decoding strings
-	seen [2]memo
-}
 
 // memo caches the last decoded string. Clients do not index secrets (RFC 7541, section 7.1.3), and
 // most do not index paths. So each request repeats its bearer token as a thousand bytes of Huffman
@@ -51,156 +27,6 @@ const (
 	memoLong  = 128 // strings at least this long have a slot of their own
 	memoMost  = 2 << 10
 )
-
-func newBlockReader() *blockReader { return &blockReader{table: table{most: tableSize}} }
-
-// begin begins a block of at most this many decoded bytes and fields.
-func (b *blockReader) begin(bytes, rows int) {
-	clear(b.fields)
-	b.fields = b.fields[:0]
-	b.bytes, b.limit, b.decoded, b.raw, b.fragments, b.updates, b.begun, b.rest, b.excess = bytes, rows, 0, 0, 0, 0, false, nil, nil
-}
-
-// add decodes a fragment. An error ends the connection: encoder and decoder tables are out
-// of sync.
-func (b *blockReader) add(fragment []byte) error {
-	b.fragments++
-	b.raw += len(fragment)
-	if b.fragments > maxFragments || b.raw > b.bytes {
-		return broken(enhanceYourCalm, "header block is too large")
-	}
-	p := fragment
-	if len(b.rest) > 0 {
-		p = append(b.rest, fragment...)
-	}
-	for len(p) > 0 {
-		left, err := b.field(p)
-		if err == errShort {
-			b.rest = append([]byte(nil), p...)
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		p = left
-	}
-	b.rest = nil
-	return nil
-}
-
-// end ends the block.
-func (b *blockReader) end() error {
-	if len(b.rest) > 0 {
-		return broken(compressionError, "header block is cut off")
-	}
-	return nil
-}
-
-var errShort = errors.New("the rest is to come")
-
-func badCode() error { return broken(compressionError, "header block cannot be decoded") }
-
-// field reads one representation (RFC 7541, section 6) and returns the rest of p.
-func (b *blockReader) field(p []byte) ([]byte, error) {
-	switch c := p[0]; {
-	case c&0x80 != 0:
-		i, p, err := readInt(p, 7)
-		if err != nil {
-			return nil, err
-		}
-		f, ok := b.table.at(i)
-		if !ok {
-			return nil, badCode()
-		}
-		b.keep(*f)
-		return p, nil
-	case c&0xc0 == 0x40:
-		return b.literal(p, 6, true)
-	case c&0xe0 == 0x20:
-		n, p, err := readInt(p, 5)
-		if err != nil {
-			return nil, err
-		}
-		// At most two are allowed: the smallest size since the last block, and the current one.
-		if b.updates++; b.begun || b.updates > 2 || n > tableSize {
-			return nil, badCode()
-		}
-		b.table.most = n
-		b.table.shrink(n)
-		return p, nil
-	}
-	return b.literal(p, 4, false)
-}
-
-// literal reads a field that is not indexed as a whole; only its name may be.
-func (b *blockReader) literal(p []byte, bits int, index bool) ([]byte, error) {
-	var f message.Field
-	i, p, err := readInt(p, bits)
-	if err != nil {
-		return nil, err
-	}
-	wanted := index || b.excess == nil
-	if i > 0 {
-		named, ok := b.table.at(i)
-		if !ok {
-			return nil, badCode()
-		}
-		f.Name = named.Name
-	} else if f.Name, p, err = b.string(p, wanted); err != nil {
-		return nil, err
-	}
-	if f.Value, p, err = b.string(p, wanted); err != nil {
-		return nil, err
-	}
-	if index {
-		b.table.add(f)
-	}
-	b.keep(f)
-	return p, nil
-}
-
-// keep adds a field to the block.
-func (b *blockReader) keep(f message.Field) {
-	b.begun = true
-	if b.excess != nil {
-		return
-	}
-	b.decoded += fieldSize(&f)
-	switch {
-	case b.decoded > b.bytes:
-		b.excess = message.ErrHeadTooLarge
-	case len(b.fields) == b.limit:
-		b.excess = message.ErrTooManyLines
-	default:
-		b.fields = append(b.fields, f)
-	}
-}
-
-// string reads a string literal (RFC 7541, section 5.2). It skips one that is not wanted.
-func (b *blockReader) string(p []byte, wanted bool) (string, []byte, error) {
-	if len(p) == 0 {
-		return "", nil, errShort
-	}
-	coded := p[0]&0x80 != 0
-	n, p, err := readInt(p, 7)
-	switch {
-	case err != nil:
-		return "", nil, err
-	case n > b.bytes:
-		return "", nil, broken(enhanceYourCalm, "field is too large")
-	case n > len(p):
-		return "", nil, errShort
-	}
-	code, p := p[:n], p[n:]
-	switch {
-	case !wanted:
-		return "", p, nil
-	case !coded:
-		return string(code), p, nil
-	}
-	s, err := b.decode(code)
-	return s, p, err
-}
 
 // decode decodes Huffman code, or returns the cached string.
 func (b *blockReader) decode(code []byte) (string, error) {

@@ -102,8 +102,8 @@ func TestBlocksAreBounded(t *testing.T) {
 	}
 	b := newBlockReader()
 	b.begin(1000, 10)
-	if err := b.add(make([]byte, 1001)); err == nil {
-		t.Error("a block of 1001 bytes is taken")
+	if err := b.add(make([]byte, maxBlock+1)); err == nil {
+		t.Errorf("a block of %d bytes is taken", maxBlock+1)
 	}
 	b.begin(1000, 10)
 	var err error

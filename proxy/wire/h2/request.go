@@ -28,13 +28,24 @@ func (c *serverConn) takeBlock(f *frame) error {
 		return err
 	}
 	if !f.has(flagEndHeaders) {
-		return nil
+		if f.size > 0 {
+			return nil
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.spend() // for a frame that brings nothing
 	}
-	id := c.block
-	c.block = 0
 	if err := c.blocks.end(); err != nil {
 		return err
 	}
+	err := c.endBlock(c.block)
+	c.block = 0
+	c.blocks.release()
+	return err
+}
+
+// endBlock opens a stream with the decoded block, or ends one with its trailers.
+func (c *serverConn) endBlock(id uint32) error {
 	if id > c.last {
 		return c.open(id, c.ends)
 	}
@@ -305,7 +316,8 @@ func parseLength(v string) (int64, bool) {
 	return n, err == nil
 }
 
-// takeTrailers reads the trailer block; mu is held.
+// takeTrailers reads the trailer block; mu is held. With bad trailers the content is bad too: its reader
+// gets an error instead of the end, so that the client gets an answer (RFC 9113, section 8.1.1).
 func (s *stream) takeTrailers(end bool) error {
 	b := s.c.blocks
 	switch {
@@ -313,19 +325,22 @@ func (s *stream) takeTrailers(end bool) error {
 		return spoilt(s.id, streamClosed, "HEADERS after END_STREAM")
 	case !end:
 		return malformed(s.id, "HEADERS within the content")
-	case b.excess != nil:
-		return spoilt(s.id, enhanceYourCalm, "trailers are too large")
 	case s.head.Upgrade != "":
 		return malformed(s.id, "HEADERS in a tunnel")
 	}
+	if b.excess != nil {
+		s.inFault = errTrailers
+	}
 	for i := range b.fields {
 		if checkField(&b.fields[i]) != nil {
-			return malformed(s.id, "bad trailer")
+			s.inFault, s.ruin = malformed(s.id, "bad trailer"), protocolError
 		}
 	}
-	if !s.discards {
+	if !s.discards && s.inFault == nil {
 		s.trailed = len(b.fields)
 		s.trailers = append(message.Fields(nil), b.fields...) // the block reader reuses its fields
 	}
 	return s.endInput()
 }
+
+var errTrailers = errors.New("trailers are too large")

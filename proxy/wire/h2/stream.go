@@ -23,7 +23,6 @@ type stream struct {
 	// Facts from the head; read only once the handler runs.
 	said    bool // there is a Content-Length
 	expects bool // the client waits for 100 (Continue)
-	ruin    code // for a malformed head: the code of the reset after the answer
 
 	// The connection's mu guards the fields below.
 
@@ -35,6 +34,8 @@ type stream struct {
 	lingerBy time.Time // when a lingering stream is reset at the latest; zero if it does not linger
 
 	inEnded  bool  // END_STREAM was received
+	inFault  error // why the content is bad, although it has ended
+	ruin     code  // for a malformed request: the code of the reset after the answer
 	discards bool  // arriving content is discarded
 	lacking  int64 // announced content still to come; -1: no Content-Length
 	inbox    inbox
@@ -213,17 +214,17 @@ func (c *serverConn) reset(s *stream, why code) {
 	c.forget(s)
 }
 
-// keptResets is how many reset streams are remembered. Frames that the client sent before it
-// received the reset are no fault.
+// keptResets is how many reset streams are remembered at least. Frames that the client sent before it
+// received the reset are no fault. All open streams may be reset at once.
 const keptResets = 128
 
 func (c *serverConn) noteReset(id uint32) {
-	if len(c.lately) < keptResets {
+	if len(c.lately) < max(keptResets, c.options.Streams) {
 		c.lately = append(c.lately, id)
 		return
 	}
 	c.lately[c.oldest] = id
-	c.oldest = (c.oldest + 1) % keptResets
+	c.oldest = (c.oldest + 1) % len(c.lately)
 }
 
 func (c *serverConn) wasReset(id uint32) bool {

@@ -39,7 +39,7 @@ func TestWriteEndsIfThePeerTakesNothing(t *testing.T) {
 func TestWriteGoesOnWhileThePeerTakesSome(t *testing.T) {
 	for _, limited := range []bool{false, true} {
 		a, b := pair(t, "tcp")
-		stalls(t, a, time.Second)
+		stalls(t, a, 2*time.Second)
 		if limited {
 			_ = a.SetWriteDeadline(time.Now().Add(time.Minute))
 		}
@@ -54,7 +54,7 @@ func TestWriteGoesOnWhileThePeerTakesSome(t *testing.T) {
 			if _, err := io.ReadFull(b, piece); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(80 * time.Millisecond) // 1.28 s in all: longer than a stall
+			time.Sleep(150 * time.Millisecond) // 2.4 s in all: longer than a stall
 		}
 		if err := <-done; err != nil {
 			t.Errorf("limited by its owner %v: %v", limited, err)
@@ -103,7 +103,7 @@ func TestKeyUpdatesDoNotStopARead(t *testing.T) {
 		t.Skipf("the server chose %s", tls.CipherSuiteName(s))
 	}
 	updates := sockettest.NewUpdates(t, &secrets, "CLIENT_TRAFFIC_SECRET_0")
-	_ = a.SetWriteDeadline(time.Now().Add(30 * time.Second))
+	_ = a.SetWriteDeadline(time.Now().Add(time.Minute))
 	for {
 		records, err := updates.Next('x')
 		if err != nil {
