@@ -89,7 +89,7 @@ func (k *keyring) outcome(c *Chain, peer netip.Addr, h *message.Head) string {
 	if err == nil {
 		return proof.Caller.String()
 	}
-	for _, text := range []string{err.Error(), c.Challenge("models.test", err)} {
+	for _, text := range []string{err.Error(), challenge(c, "models.test", err)} {
 		if strings.Contains(text, apikey.Prefix) {
 			k.t.Errorf("%q repeats a key", text)
 		}
@@ -293,7 +293,7 @@ func TestAPIKeysAskForBearerOnce(t *testing.T) {
 		{NoCredential, `Bearer realm="models.test"`},
 		{APIKeyUnknown, `Bearer realm="models.test", error="invalid_token", error_description="the API key is not valid"`},
 	} {
-		if got := c.Challenge("models.test", &Error{Reason: e.reason}); got != e.want {
+		if got := challenge(c, "models.test", &Error{Reason: e.reason}); got != e.want {
 			t.Errorf("%s: got %s", e.reason, got)
 		}
 	}

@@ -107,13 +107,13 @@ func TestPasswordsProveTheirUser(t *testing.T) {
 			}
 		}
 	}
-	if got := only.Challenge("models.test", &Error{Reason: NoCredential}); got != `Basic realm="models.test", charset="UTF-8"` {
+	if got := challenge(only, "models.test", &Error{Reason: NoCredential}); got != `Basic realm="models.test", charset="UTF-8"` {
 		t.Errorf("challenge %s", got)
 	}
-	if got := both.Challenge("models.test", &Error{Reason: BasicUnknown}); got != `Bearer realm="models.test", Basic realm="models.test", charset="UTF-8"` {
+	if got := challenge(both, "models.test", &Error{Reason: BasicUnknown}); got != `Bearer realm="models.test", Basic realm="models.test", charset="UTF-8"` {
 		t.Errorf("challenge %s", got)
 	}
-	if got := k.chain("basic/legacy", "issuer/corp").Challenge("models.test", &Error{Reason: NoCredential}); got != `Bearer realm="models.test", Basic realm="models.test", charset="UTF-8"` {
+	if got := challenge(k.chain("basic/legacy", "issuer/corp"), "models.test", &Error{Reason: NoCredential}); got != `Bearer realm="models.test", Basic realm="models.test", charset="UTF-8"` {
 		t.Errorf("passwords listed first: challenge %s", got)
 	}
 	proof := accepted(t, only, byPassword("bob", "sesame"))

@@ -258,12 +258,12 @@ func tokenInAuthorization(head *message.Head) (string, error) {
 	switch {
 	case strings.HasPrefix(raw, apikey.Prefix):
 		return "", ErrNoCredential // an API key, which must reach neither parser nor issuer
-	case raw == "":
-		return "", bad(errors.New("no token after Bearer"))
-	case len(raw) > maxToken:
-		return "", bad(errors.New("token is too long"))
 	case tokenInQuery(head.Query):
 		return "", bad(errors.New("a second token in the query"))
+	case isNoToken(raw):
+		return "", bad(errNoBearer)
+	case len(raw) > maxToken:
+		return "", bad(errors.New("token is too long"))
 	}
 	return raw, nil
 }

@@ -345,7 +345,7 @@ func TestAnonymous(t *testing.T) {
 	if !chain.Anonymous() || corp.Anonymous() || (*Chain)(nil).Anonymous() || new(Chain).Anonymous() {
 		t.Error("Anonymous is wrong")
 	}
-	if got := chain.Challenge("r", &Error{Reason: NoCredential}); got != "" {
+	if got := challenge(chain, "r", &Error{Reason: NoCredential}); got != "" {
 		t.Errorf("challenge %q, want none", got)
 	}
 }
@@ -360,7 +360,7 @@ func TestChallenge(t *testing.T) {
 		IssuerUnavailable:  "",
 		TooManyFailures:    "",
 	} {
-		if got := chain.Challenge("models.example.com", &Error{Reason: reason}); got != want {
+		if got := challenge(chain, "models.example.com", &Error{Reason: reason}); got != want {
 			t.Errorf("%s: got %s, want %s", reason, got, want)
 		}
 	}
@@ -461,7 +461,7 @@ func TestErrorsAndLogsContainNoToken(t *testing.T) {
 		if err == nil {
 			t.Fatal("a bad token was accepted")
 		}
-		if strings.Contains(err.Error(), secret) || strings.Contains(asError(err).Text(), secret) || strings.Contains(chain.Challenge("r", err), secret) {
+		if strings.Contains(err.Error(), secret) || strings.Contains(asError(err).Text(), secret) || strings.Contains(challenge(chain, "r", err), secret) {
 			t.Errorf("the error repeats what the token says: %v", err)
 		}
 	}
@@ -493,7 +493,7 @@ func ExampleAuth_Route() {
 	}
 	_, err = chain.Authenticate(context.Background(), &Request{Head: head(), Peer: netip.MustParseAddr("192.0.2.1")})
 	fmt.Println(err)
-	fmt.Println(chain.Challenge("models.example.com", err))
+	fmt.Println(challenge(chain, "models.example.com", err))
 	// Output:
 	// no_credential: there is no field Authorization; the route takes issuer/corp
 	// Bearer realm="models.example.com"

@@ -82,7 +82,7 @@ func TestCachedBoundTokenIsComparedEachTime(t *testing.T) {
 		}
 	}
 	_, err := c.Authenticate(t.Context(), overTLS(head(token), thief))
-	if got := c.Challenge("m", err); !strings.Contains(got, `error="invalid_token"`) {
+	if got := challenge(c, "m", err); !strings.Contains(got, `error="invalid_token"`) {
 		t.Errorf("the challenge is %q, want invalid_token", got)
 	}
 }

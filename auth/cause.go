@@ -113,6 +113,18 @@ func headerWord(s string) string {
 	return setting.Quoted(s, 16)
 }
 
+// unknownKeyError is the cause of a token whose key the issuer does not have. It wraps the error of the key set.
+type unknownKeyError struct {
+	text string
+	err  error
+}
+
+// Error returns the cause.
+func (e *unknownKeyError) Error() string { return e.text }
+
+// Unwrap returns the error of the key set.
+func (e *unknownKeyError) Unwrap() error { return e.err }
+
 // unknownKey returns the cause for a token whose key the issuer does not have.
 func (iss *issuer) unknownKey(im *issuerMemory, t *token, err error) error {
 	kid := "no kid"
@@ -120,7 +132,7 @@ func (iss *issuer) unknownKey(im *issuerMemory, t *token, err error) error {
 		kid = "kid " + setting.Quoted(t.kid, shownID)
 	}
 	if set := im.keys.current.Load(); set != nil && errors.Is(err, errUnknownKey) {
-		return fmt.Errorf("issuer %s: the token has %s and alg %s; none of the issuer's %d keys matches", iss.name, kid, headerWord(t.alg), len(set.list))
+		return &unknownKeyError{fmt.Sprintf("issuer %s: the token has %s and alg %s; none of the issuer's %d keys matches", iss.name, kid, headerWord(t.alg), len(set.list)), err}
 	}
 	return fmt.Errorf("issuer %s: the token has %s and alg %s: %w", iss.name, kid, headerWord(t.alg), err)
 }

@@ -301,7 +301,7 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 	var joined Proof // without a caller, until one is chosen
 	missing := ""
 	revoked := c.revoked.Load()
-	var stray error
+	var stray, noToken error
 	for i := range c.kinds {
 		k := &c.kinds[i]
 		if r.subprotocol != nil && k.traits.Ambient && !k.required {
@@ -316,6 +316,9 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		}
 		switch {
 		case err == nil:
+		case errors.Is(err, errNoBearer) && !k.required:
+			noToken = err
+			continue
 		case !errors.Is(err, ErrNoCredential):
 			return Proof{Signature: joined.Signature}, asError(err)
 		default:
@@ -339,6 +342,9 @@ func (c *Chain) prove(ctx context.Context, r *Request, earlier *Proof) (Proof, e
 		joined.join(&proof)
 		proof.Caller.Alias = c.alias(&proof.Caller)
 		all = append(all, proven{k, proof.Caller, proof.Field, proof.Tokens})
+	}
+	if noToken != nil && !onlySession(all, &joined) {
+		return Proof{Signature: joined.Signature}, asError(noToken)
 	}
 	if missing == "" && !slices.ContainsFunc(all, func(p proven) bool { return p.kind.caller }) {
 		missing = c.kinds[len(c.kinds)-1].traits.Missing
@@ -426,16 +432,16 @@ func (c *Chain) AcceptSignature() string {
 	return ""
 }
 
-// Challenge returns the value of WWW-Authenticate for an error of the chain (RFC 9110,
-// section 11.6.1); "" if the status is not 401. Signatures and certificates have no registered
+// Challenges returns the values of WWW-Authenticate for an error of the chain (RFC 9110,
+// section 11.6.1); none if the status is not 401. Each belongs on a line of its own: Chromium reads the first
+// challenge of a line alone, and would not ask for a password behind a Bearer. Signatures and certificates have no registered
 // scheme, so they are named only if the chain accepts nothing else. [Chain.AcceptSignature] asks
 // for signatures.
-func (c *Chain) Challenge(realm string, err error) string {
+func (c *Chain) Challenges(realm string, err error) (all []string) {
 	e := asError(err)
 	if c == nil || e.Status() != 401 {
-		return ""
+		return nil
 	}
-	var all []string
 	general := slices.ContainsFunc(c.kinds, func(k kind) bool { return k.general() })
 	for i := range c.kinds {
 		k := &c.kinds[i]
@@ -451,5 +457,5 @@ func (c *Chain) Challenge(realm string, err error) string {
 			all = append(all, one)
 		}
 	}
-	return strings.Join(all, ", ")
+	return all
 }

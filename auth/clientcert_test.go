@@ -206,16 +206,16 @@ func TestCertificateBesideOtherKinds(t *testing.T) {
 	r.want("both", c, overTLS(head(token), batch), "cert:CN=batch")
 	r.want("a bad token", c, overTLS(head("Bearer x"), batch), BadCredential)
 	_, err := c.Authenticate(t.Context(), overTLS(head()))
-	if got := c.Challenge("m", err); got != `Bearer realm="m"` {
+	if got := challenge(c, "m", err); got != `Bearer realm="m"` {
 		t.Errorf("the challenge is %q", got)
 	}
 	_, err = c.Authenticate(t.Context(), overTLS(head(), authtest.NewCA("x", r.clock.Now(), nil).Client("x", nil)))
-	if got := c.Challenge("m", err); got != `Bearer realm="m"` {
+	if got := challenge(c, "m", err); got != `Bearer realm="m"` {
 		t.Errorf("the challenge for a bad certificate is %q: a token is not at fault", got)
 	}
 	alone := r.chain("", nil, "cert")
 	_, err = alone.Authenticate(t.Context(), overTLS(head()))
-	if got := alone.Challenge("m", err); got != `ClientCertificate realm="m"` {
+	if got := challenge(alone, "m", err); got != `ClientCertificate realm="m"` {
 		t.Errorf("the challenge of certificates alone is %q", got)
 	}
 	r.want("a token where only cert is listed", alone, overTLS(head(token)), CertificateMissing)

@@ -119,3 +119,8 @@ func decodeSet(text string, into *jwkSet) error {
 
 // textLog returns a logger that writes text to w, for tests of one goroutine.
 func textLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
+
+// challenge returns the challenges of a chain for an error, as clients join them.
+func challenge(c *Chain, realm string, err error) string {
+	return strings.Join(c.Challenges(realm, err), ", ")
+}

@@ -137,12 +137,7 @@ func (iss *issuer) cureLookUp(e *keysError) string {
 
 // fetch waits for the running fetch of the keys, or for one that it starts.
 func (s *keySet) fetch(ctx context.Context) (*keys, *keysError) {
-	s.mu.Lock()
-	done := s.fetching
-	if done == nil {
-		done = s.start()
-	}
-	s.mu.Unlock()
+	done := s.join()
 	if done == nil {
 		return nil, &keysError{step: "keys", url: s.issuer, what: errNotActive.Error()}
 	}

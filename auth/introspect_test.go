@@ -186,7 +186,7 @@ func TestInactiveTokenIsRefused(t *testing.T) {
 	if reason(t, err) != TokenInactive || asError(err).Status() != 401 {
 		t.Errorf("got %v", err)
 	}
-	if got := o.chain.Challenge("models", err); got != `Bearer realm="models", error="invalid_token", error_description="the token has ended, was revoked, or is unknown"` {
+	if got := challenge(o.chain, "models", err); got != `Bearer realm="models", error="invalid_token", error_description="the token has ended, was revoked, or is unknown"` {
 		t.Errorf("challenge %s", got)
 	}
 	want(t, o.chain, "unkn0wn", TokenInactive)

@@ -115,7 +115,11 @@ func (s *keySet) withdrawAll() {
 // checked. The gateway answers 503 and not 401.
 var errNotChecked = errors.New("keys not fetched")
 
-// resolve returns the keys that may have signed a token, see [keys.find]. The error is
+// errAskedLately comes with errUnknownKey for a token for which the keys were not fetched, because some token, which may
+// have been made up, has caused a fetch shortly before. The next fetch may bring its key.
+var errAskedLately = errors.New("the keys were fetched a moment ago")
+
+// resolve returns the keys that may have signed a token, see [keys.find]. The error is or wraps
 // errUnknownKey or errAmbiguousKey if the issuer's keys are known, and wraps errNotChecked
 // if they are not.
 func (s *keySet) resolve(ctx context.Context, kid, alg string) (tries, error) {
@@ -204,10 +208,13 @@ func (s *keySet) mayFetch(kid string, haveKeys bool) error {
 	if now.Sub(s.missed) >= missInterval && !now.Before(s.misses[kid]) {
 		return nil
 	}
-	if s.failed != nil {
+	switch {
+	case s.failed != nil:
 		return s.notCheckedLocked()
+	case now.Before(s.misses[kid]):
+		return errUnknownKey
 	}
-	return errUnknownKey
+	return fmt.Errorf("%w: %w", errUnknownKey, errAskedLately)
 }
 
 // start starts a fetch and returns a channel that is closed when it ends; nil if the key
@@ -428,14 +435,19 @@ func (s *keySet) keepFresh() {
 	}
 }
 
+// join returns the end of the running fetch, or of one that it starts; nil if none may start.
+func (s *keySet) join() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fetching != nil {
+		return s.fetching
+	}
+	return s.start()
+}
+
 func (s *keySet) refreshLoop() {
 	for {
-		s.mu.Lock()
-		done := s.fetching
-		if done == nil {
-			done = s.start()
-		}
-		s.mu.Unlock()
+		done := s.join()
 		if done == nil {
 			return
 		}

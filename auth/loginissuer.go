@@ -191,7 +191,7 @@ func (li *loginIssuer) Verify(ctx context.Context, jwt string, types ...string) 
 	case errors.Is(err, errNotChecked):
 		return nil, "", fmt.Errorf("%w: issuer %s: %w", login.ErrUnavailable, li.name, err)
 	case err != nil:
-		return nil, "", li.unknownKey(im, t, err)
+		return nil, "", ofKeys(li.unknownKey(im, t, err))
 	}
 	if other := found.keepOwn(li.issuer, t.registered.iss); found.n == 0 {
 		return nil, "", li.foreignKey(other)
@@ -216,13 +216,32 @@ func (li *loginIssuer) Access(ctx context.Context, raw string) (claims []byte, b
 	}
 	v := verification{bearer: b, raw: raw, hash: li.memory.tokens.hash(raw), request: &Request{}}
 	e, refused := v.check(ctx, &b.candidates[0], t)
-	switch {
-	case refused == nil:
+	if refused == nil {
 		return slices.Clone(t.payload), e.principal.KeyID, nil
-	case refused.Reason == IssuerUnavailable:
-		return nil, "", fmt.Errorf("%w: %w", login.ErrUnavailable, refused)
 	}
-	return nil, "", errors.New(refused.Error()) // the caller refuses a login, and not a token
+	cause := errors.New(refused.Error()) // the caller refuses a login, and not a token
+	switch refused.Reason {
+	case IssuerUnavailable:
+		return nil, "", fmt.Errorf("%w: %w", login.ErrUnavailable, refused)
+	case TokenExpired, TokenNotYetValid:
+		return nil, "", login.Untimely(cause)
+	}
+	if errors.Is(refused, errUnknownKey) {
+		return nil, "", ofKeys(&unknownKeyError{refused.Error(), refused.Err})
+	}
+	return nil, "", cause
+}
+
+// ofKeys returns the error for a token that none of the issuer's keys has signed. If they were not fetched for it, it
+// could not be checked: a token of a stranger, who has made up its kid, must not decide what comes of the issuer's own.
+func ofKeys(unknown error) error {
+	switch {
+	case errors.Is(unknown, errAskedLately):
+		return fmt.Errorf("%w: %w", login.ErrUnavailable, unknown)
+	case errors.Is(unknown, errUnknownKey):
+		return login.Untimely(unknown)
+	}
+	return unknown
 }
 
 // Principal implements [login.Issuer].

@@ -164,9 +164,15 @@ func certificateID(s string) string {
 	if digits, ok := strings.CutPrefix(s, apikey.HashPrefix); ok {
 		return apikey.HashPrefix + strings.ToLower(strings.ReplaceAll(digits, ":", ""))
 	}
-	serial, issuer, _ := strings.Cut(s, " ")
-	serial = strings.TrimLeft(strings.ToLower(strings.ReplaceAll(serial, ":", "")), "0")
-	return strings.TrimSpace(serial + " " + strings.TrimSpace(issuer))
+	serial, issuer, _ := strings.Cut(strings.TrimSpace(s), " ")
+	serial = strings.ToLower(strings.ReplaceAll(serial, ":", ""))
+	if digits := strings.TrimLeft(serial, "0"); digits != "" {
+		serial = digits
+	} else if serial != "" {
+		serial = "0"
+	}
+	// Without a serial number the space stays: the issuer's first word is none.
+	return serial + strings.TrimRight(" "+strings.TrimSpace(issuer), " ")
 }
 
 // isCertificate reports whether an id in the form of [certificateID] can be one of a certificate.

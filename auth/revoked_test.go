@@ -34,6 +34,7 @@ func TestRevocationsMatchWhatTheyName(t *testing.T) {
 	key := identity.Principal{Source: "apikey", Name: "lab", KeyID: "notebook:9f86d081"}
 	signer := identity.Principal{Source: "key", Name: "acme", KeyID: "acme-1"}
 	cert := identity.Principal{Source: "cert", Name: "spiffe://lab/batch", KeyID: "sha256:" + strings.Repeat("ab", 32), ID: "1f2a CN=Lab CA,O=Lab"}
+	zero := identity.Principal{Source: "cert", Name: "CN=zero", ID: "0 CN=Lab CA,O=Lab"}
 	basic := identity.Principal{Source: "basic/legacy", Name: "bob"}
 	spaced, numbered := identity.Principal{Source: "issuer/corp", Name: "Alice # Smith"}, identity.Principal{Source: "issuer/corp", Name: "alice#1"}
 	for _, c := range []struct {
@@ -65,6 +66,8 @@ func TestRevocationsMatchWhatTheyName(t *testing.T) {
 		{"certificate sha256:" + strings.Repeat("ac", 32), cert, false},
 		{"certificate 00:1F:2A CN=Lab CA,O=Lab", cert, true},
 		{"certificate 1f2a CN=Other CA", cert, false},
+		{"certificate 00:00 CN=Lab CA,O=Lab", zero, true},
+		{"certificate 00 1f2a CN=Lab CA,O=Lab", cert, false}, // the serial number is zero, and the rest an issuer
 		{"principal basic/legacy:bob", basic, true},
 		{`principal "issuer/corp:Alice # Smith" before 2099-01-01`, spaced, true},
 		{"principal issuer/corp:alice#1", numbered, true},
@@ -135,6 +138,7 @@ func TestFaultsOfRevocationsNameTheirLine(t *testing.T) {
 		`jti issuer/corp "x`:                                  "quoted name does not end",
 		`jti issuer/corp "x" y`:                               "quoted name does not end",
 		"certificate CN=Lab CA":                               "the serial number in hexadecimal",
+		"certificate : 1f2a CN=Lab CA":                        "the serial number in hexadecimal",
 		"certificate 1f2a":                                    "the serial number in hexadecimal",
 		"certificate sha256:abcd":                             "the serial number in hexadecimal",
 		"apikey " + secret:                                    "in the clear",
@@ -166,7 +170,7 @@ func TestFaultsOfRevocationsNameTheirLine(t *testing.T) {
 func FuzzRevocations(f *testing.F) {
 	for _, line := range []string{
 		"principal issuer/corp:alice before 2026-01-01 until 2027-01-01T00:00:00Z", `jti issuer/corp "a until 2026-01-01"`, "key issuer/corp kid", "key a",
-		"apikey a:01", "certificate 1F:2A CN=x y", "certificate sha256:" + strings.Repeat("0A:", 31) + "0A", `principal issuer/corp:" x "`, `jti issuer/x " "`,
+		"apikey a:01", "certificate 1F:2A CN=x y", "certificate 0 0 0", "certificate sha256:" + strings.Repeat("0A:", 31) + "0A", `principal issuer/corp:" x "`, `jti issuer/x " "`,
 	} {
 		f.Add(line)
 	}

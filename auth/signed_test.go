@@ -209,7 +209,7 @@ func TestSignatureErrorsNameCauseWithoutSecrets(t *testing.T) {
 		if strings.Contains(e.Text(), "acme") || strings.Contains(e.Text(), "unknown") {
 			t.Errorf("the client sees %q", e.Text())
 		}
-		if got := c.Challenge("models.test", err); got != `Signature realm="models.test"` {
+		if got := challenge(c, "models.test", err); got != `Signature realm="models.test"` {
 			t.Errorf("challenge %s", got)
 		}
 	}

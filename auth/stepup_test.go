@@ -49,7 +49,7 @@ func TestStepUpOfOneOfAllProofs(t *testing.T) {
 	if reason(t, err) != StepUpNeeded {
 		t.Errorf("too old: %v", err)
 	}
-	if got := c.Challenge("models.test", err); !strings.Contains(got, `error="insufficient_user_authentication"`) || !strings.HasSuffix(got, `max_age="60"`) && !strings.Contains(got, `max_age="60", `) || strings.Contains(got, "invalid_token") {
+	if got := challenge(c, "models.test", err); !strings.Contains(got, `error="insufficient_user_authentication"`) || !strings.HasSuffix(got, `max_age="60"`) && !strings.Contains(got, `max_age="60", `) || strings.Contains(got, "invalid_token") {
 		t.Errorf("the challenge is %s", got)
 	}
 }

@@ -107,23 +107,26 @@ basic: {legacy: {htpasswd: {file: htpasswd}, until: 2099-01-01}}
 		}
 	}
 	// Pages in apps have origins of their own. websocket-client and Netty send the one of their URL.
+	ownSocket := strings.Replace(own, "https", "wss", 1) // of a program that takes the scheme of its URL
 	for origin, admitted := range map[string]bool{
+		ownSocket:           true,
 		"tauri://localhost": true, "http://tauri.localhost": true, "capacitor://localhost": true, "https://localhost": true, "vscode-file://vscode-app": true, own: true,
+		"wss://evil.example": false, "ws://models.test": false, "wss://models.test:8443": false, "wss://models.test/": false, "http://localhost/": false,
 		"vscode-webview://b421f05c-bc2d-4615-afaa-2a4df3cbdfb1": false, "file://": false, "app://.": false, "null": false, "": false, "tauri://localhost, " + own: false, "models.test": false,
 	} {
 		fields := map[string]string{"Origin": origin}
 		for name, value := range socket {
 			fields[name] = value
 		}
-		for path, want := range map[string]bool{"/cert": origin == own, "/shared": admitted} {
+		for path, want := range map[string]bool{"/cert": origin == own || origin == ownSocket, "/shared": admitted} {
 			hits := h.model.hits.Load()
 			r := ask("GET", path, fields)
-			if seen := h.model.hits.Load() - hits; (seen == 1) != want || !want && r.reason() != "cross_site" {
+			if seen := h.model.hits.Load() - hits; (seen == 1) != want || !want && (r.reason() != "cross_site" || !strings.Contains(r.body, "A program leaves Origin out")) {
 				t.Errorf("WebSocket to %s of an app with origin %q: got %d %s, and the upstream saw %d requests", path, origin, r.StatusCode, r.body, seen)
 			}
 		}
 	}
-	cause := `there is no Sec-Fetch-Site, and Origin is "https://evil.example"; cors of the route does not admit it with credentials: true`
+	cause := `there is no Sec-Fetch-Site, and Origin is "https://evil.example"; cors of the route does not admit it with credentials: true, and a program sends no Origin, or https://models.test`
 	ask("POST", "/cert", map[string]string{"Origin": foreign})
 	h.until("a record names the cure", func() bool {
 		return slices.ContainsFunc(h.audit.records(t), func(r map[string]any) bool { return r["cause"] == cause })
@@ -132,6 +135,12 @@ basic: {legacy: {htpasswd: {file: htpasswd}, until: 2099-01-01}}
 	r := ask("POST", "/either", map[string]string{"Authorization": "Bearer " + h.token(), "Sec-Fetch-Site": "cross-site", "Origin": foreign})
 	if r.StatusCode != 200 {
 		t.Errorf("a page with a token: %d %s", r.StatusCode, r.body)
+	}
+	// A program whose token got lost learns of it.
+	for _, lost := range []string{"Bearer", "Bearer undefined"} {
+		if r := ask("POST", "/either", map[string]string{"Authorization": lost}); r.StatusCode != 401 || r.reason() != "bad_credential" {
+			t.Errorf("%s beside a certificate: %d %s", lost, r.StatusCode, r.body)
+		}
 	}
 	for _, c := range []struct {
 		path, origin, token string

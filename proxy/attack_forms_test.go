@@ -14,7 +14,7 @@ func TestKeptFormsGoUpByteForByte(t *testing.T) {
 	h := build(t, plan{routes: strings.ReplaceAll(`
   - {host: models.test, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}], `+keeping+`}
 `, "%s", j.URL)})
-	c := pathClient{h: h, token: h.token()}
+	c := newPathClient(h, j)
 	for _, target := range []string{
 		"/v1/models/meta-llama%2FLlama-3", "/v1/models/meta-llama%2fLlama-3", "/api/contents/100%25.ipynb", "/a/what%3F", "/c%23/d", "/a;v=1/b%3Bc",
 		"/gradio_api/file=https://h/a.png", "/a//b//", "/%2541", "/a%3fb?c=%2F", "/a%2F%2Fb",
@@ -46,7 +46,7 @@ func TestMergedSlashesAreOneForMatchAndUpstream(t *testing.T) {
   - {host: models.test, path: /admin, upstream: '%s', callers: issuer/corp, rules: [{allow: "*", who: {scope: admin}}], paths: {double_slash: merge}}
   - {host: models.test, path: /strict, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}]}
 `, "%s", j.URL)})
-	c := pathClient{h: h, token: h.token()}
+	c := newPathClient(h, j)
 	for target, want := range map[string]string{"//v1/models": "GET /v1/models", "/v1//models//": "GET /v1/models/", "///": "GET /"} {
 		c.expect(t, j, target, 200, want)
 	}
@@ -74,7 +74,7 @@ func TestOpenAIKeepsSlashesInModelIDs(t *testing.T) {
   - {host: models.test, path: /llm, strip: /llm, upstream: '%s', serves: ollama, callers: issuer/corp, rules: [{allow: "*", models: "*"}]}
   - {host: models.test, path: /off, strip: /off, upstream: '%s', serves: openai, callers: issuer/corp, rules: [{allow: "*", models: "*"}], paths: {encoded_slash: refuse}}
 `, "%s", j.URL)})
-	c := pathClient{h: h, token: h.token()}
+	c := newPathClient(h, j)
 	for target, want := range map[string]string{
 		"/v1/models/meta-llama%2FLlama-3": "GET /v1/models/meta-llama%2FLlama-3", "/llm/v1/models/a%2fb": "GET /v1/models/a%2fb",
 	} {
@@ -100,7 +100,7 @@ func TestAttackKeptFormsPastAStricterRoute(t *testing.T) {
   - {host: models.test, path: "=`+keptExact+`", upstream: '%s', callers: issuer/corp, rules: [{allow: "*", who: {scope: admin}}]}
   - {host: models.test, upstream: '%s', serves: openai, callers: issuer/corp, rules: [{allow: "*", models: "*"}]}
 `, "%s", j.URL)})
-	c := pathClient{h: h, token: h.token()}
+	c := newPathClient(h, j)
 	passed := 0
 	for i, target := range disguises() {
 		if i%3 != 0 {

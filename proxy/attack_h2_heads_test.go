@@ -2,6 +2,10 @@ package proxy_test
 
 import (
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -128,4 +132,84 @@ func TestCookiesOfABrowserOverBothVersions(t *testing.T) {
 	}
 	f.c.Close()
 	h.end(j, up)
+}
+
+// TestAttackLargeTrailersOfCalls: streams of calls may end in trailers, which a proxy in front passes.
+func TestAttackLargeTrailersOfCalls(t *testing.T) {
+	h, _ := buildGRPC(t, grpcRoute)
+	f := h.frames()
+	call := func(id uint32, method string, end bool) {
+		f.headers(id, false, h.usual("POST", "/a.B/"+method, "content-type: application/grpc", "te: trailers")...)
+		f.data(id, end, string(framedText("hello")))
+	}
+	call(1, "Hang", false) // the victim
+	call(3, "Hang", false)
+	f.headers(3, true, "x-sum: "+strings.Repeat("v", 20_000))
+	if f.wait(3); f.got[3] == nil || f.got[3].grpc != "3" {
+		t.Errorf("large trailers: %+v, %s", f.got[3], f.end)
+	}
+	call(5, "Fail", true)
+	if got := f.wait(5); got != "200" || f.got[5].grpc != "5" {
+		t.Errorf("the next call: %s, %+v", got, f.got[5])
+	}
+	if v := f.got[1]; f.end != "" || v != nil && v.done {
+		t.Errorf("the victim: %+v, %s", v, f.end)
+	}
+}
+
+// TestAttackLargeAnswerAmongOthers: the requests of many callers share a connection to an upstream that
+// speaks HTTP/2. An answer whose head is too large is 502 for the one who asked.
+func TestAttackLargeAnswerAmongOthers(t *testing.T) {
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	goOn := make(chan struct{})
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/head":
+			w.Header().Set("X-Long", strings.Repeat("v", 200_000))
+		case "/trailers":
+			_, _ = io.WriteString(w, "content")
+			w.Header().Set(http.TrailerPrefix+"X-Long", strings.Repeat("v", 200_000))
+		case "/slow":
+			_, _ = io.WriteString(w, "one ")
+			_ = http.NewResponseController(w).Flush()
+			<-goOn
+			_, _ = io.WriteString(w, "two")
+		}
+	}))
+	s.Config.Protocols = protocols
+	conns := make(chan struct{}, 10)
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			conns <- struct{}{}
+		}
+	}
+	s.Start()
+	defer s.Close()
+	h := build(t, plan{routes: `
+  - {host: models.test, upstream: 'h2c://` + s.Listener.Addr().String() + `', callers: issuer/corp, rules: [{allow: "*"}]}
+`})
+	f := h.frames()
+	f.headers(1, true, h.usual("GET", "/slow")...) // the victim
+	for f.got[1] == nil || f.got[1].body != "one " {
+		if !f.next() {
+			t.Fatal(f.end)
+		}
+	}
+	f.headers(3, true, h.usual("GET", "/head")...)
+	if got := f.wait(3); got != "502" {
+		t.Errorf("a large head: %s, %+v", got, f.got[3])
+	}
+	f.headers(5, true, h.usual("GET", "/trailers")...)
+	if f.wait(5); f.got[5].reset == "" {
+		t.Errorf("large trailers: %+v; want a cut answer", f.got[5])
+	}
+	close(goOn)
+	if got := f.wait(1); got != "200" || f.got[1].body != "one two" || f.got[1].reset != "" {
+		t.Errorf("the victim: %s, %+v", got, f.got[1])
+	}
+	f.headers(7, true, h.usual("GET", "/next")...)
+	if got := f.wait(7); got != "200" || len(conns) != 1 {
+		t.Errorf("the next: %s, over %d connections", got, len(conns))
+	}
 }

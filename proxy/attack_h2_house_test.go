@@ -30,7 +30,7 @@ type frames struct {
 type framed struct {
 	status, body string
 	reset        string // the code of RST_STREAM
-	grpc         string // of a call, the status in the head
+	grpc         string // the status of a call
 	done         bool
 	heads        int // header blocks
 }
@@ -109,10 +109,10 @@ func (f *frames) next() bool {
 		s.heads++
 		if status := x.PseudoValue("status"); status != "" {
 			s.status = status
-			for _, field := range x.RegularFields() {
-				if field.Name == "grpc-status" {
-					s.grpc = field.Value
-				}
+		}
+		for _, field := range x.RegularFields() {
+			if field.Name == "grpc-status" {
+				s.grpc = field.Value
 			}
 		}
 		s.done = s.done || x.StreamEnded()

@@ -189,7 +189,11 @@ func TestAttackSessionsOfSite(t *testing.T) {
 	r := victim.request("GET", "https://a.lab.test"+login.SignInPath, "", nil)
 	answer := victim.request("GET", r.Header.Get("Location"), "", nil).Header.Get("Location")
 	hits := l.model.hits.Load()
-	l.refusedPage(victim.request("GET", strings.Replace(answer, "a.lab.test", "b.lab.test", 1), "", nil), 400, "login_state", hits)
+	elsewhere := strings.Replace(answer, "a.lab.test", "b.lab.test", 1)
+	l.refusedPage(l.browser(true).request("GET", elsewhere, "", nil), 400, "login_state", hits)
+	if r := victim.request("GET", elsewhere, "", nil); r.StatusCode != http.StatusSeeOther || len(r.Cookies()) > 0 { // in the session from before
+		t.Errorf("at another host: %d %v %s", r.StatusCode, r.Cookies(), r.body)
+	}
 	if r := victim.request("GET", answer, "", nil); r.StatusCode != http.StatusSeeOther {
 		t.Errorf("at its own host: %d %s", r.StatusCode, r.body)
 	}

@@ -14,7 +14,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// busy is a handler that counts its concurrent requests. It returns when the gateway gives up.
+// busy is a handler that counts its concurrent requests, without those that the gateway gives up at once:
+// a busy machine may begin many of them before it learns of that. It returns when the gateway gives up.
 type busy struct{ all, now, most atomic.Int64 }
 
 func (b *busy) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
@@ -22,11 +23,16 @@ func (b *busy) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 		return
 	}
 	b.all.Add(1)
+	_, _ = io.Copy(io.Discard, r.Body)
+	select {
+	case <-r.Context().Done():
+		return
+	case <-time.After(50 * time.Millisecond):
+	}
 	n := b.now.Add(1)
 	defer b.now.Add(-1)
 	for m := b.most.Load(); n > m && !b.most.CompareAndSwap(m, n); m = b.most.Load() {
 	}
-	_, _ = io.Copy(io.Discard, r.Body)
 	select {
 	case <-r.Context().Done():
 	case <-time.After(200 * time.Millisecond):

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -51,15 +52,20 @@ func newACMEAuthority(t *testing.T, httpPort, httpsPort int) *acmeAuthority {
 	return a
 }
 
-// freePort returns an unused port.
+// freePort returns a port that was unused a moment ago. It lies below the range from which systems take
+// ports for connections, so that no client has it by the time the gateway wants it.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(22_000)))
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		return l.Addr().(*net.TCPAddr).Port
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port")
+	return 0
 }
 
 // acmeConfig loads a configuration in which an authority certifies localhost.

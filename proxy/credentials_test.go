@@ -114,6 +114,7 @@ func TestUpstreamsGetTheGatewaysOwnCredentialAlone(t *testing.T) {
 	for credentials, want := range map[string][2]string{
 		"{bearer: {file: secret}}":                                 {"authorization", "Bearer " + credentialFiles},
 		"{basic: {user: gw, password: {file: secret}}}":            {"authorization", basic},
+		"{basic: {caller: true, password: {file: secret}}}":        {"authorization", basicAuth("alice", credentialFiles)},
 		"{header: {name: X-Api-Key, value: {file: secret}}}":       {"x-api-key", credentialFiles},
 		"{header: {name: X-Inference-Key, value: {file: secret}}}": {"x-inference-key", credentialFiles},
 	} {

@@ -1,12 +1,11 @@
 package proxy
 
 import (
-	"strings"
 	"time"
 
 	"sallyport/auth"
-	"sallyport/auth/clientcert"
 	"sallyport/proxy/admin"
+	"sallyport/proxy/config"
 	"sallyport/proxy/expiry"
 )
 
@@ -17,7 +16,7 @@ func EndWarnings(cfg *Config, offline bool, now time.Time) Faults {
 	if !offline {
 		// A fault of the files is reported by [Config.CheckFiles].
 		if certs, err := OpenCertificates(cfg, Options{}); err == nil {
-			ends = append(ends, certificateEnds(certs.List())...)
+			ends = append(ends, config.CertificateEnds(certs.List())...)
 		}
 		if keys, err := auth.ReadAPIKeys(nil, cfg.APIKeyFile); err == nil {
 			ends = appendFileEnd(ends, cfg, keys, now)
@@ -29,8 +28,8 @@ func EndWarnings(cfg *Config, offline bool, now time.Time) Faults {
 // ends returns when the keys and certificates in use expire, the earliest first.
 func (g *Gateway) ends() []expiry.End {
 	s := g.now()
-	all := append(certificateEnds(g.memory.edge.Certificates()), s.ends...)
-	all = append(all, listEnds(g.memory.certs.Status())...)
+	all := append(config.CertificateEnds(g.memory.edge.Certificates()), s.ends...)
+	all = append(all, config.ListEnds(g.memory.certs.Status())...)
 	return expiry.Sort(appendFileEnd(all, s.config, s.apiKeys, g.memory.options.Now()))
 }
 
@@ -41,38 +40,6 @@ func appendFileEnd(all []expiry.End, cfg *Config, keys *auth.APIKeys, now time.T
 		all = append(all, e)
 	}
 	return all
-}
-
-// listEnds returns when the revocation lists that were fetched end.
-func listEnds(all []clientcert.ListStatus) []expiry.End {
-	ends := make([]expiry.End, 0, len(all))
-	for _, l := range all {
-		ends = append(ends, expiry.End{
-			Kind: expiry.CRL, Name: l.URL, NotBefore: l.ThisUpdate, NotAfter: l.NextUpdate, At: "client_certificates.crl",
-			Renewing: l.LastError == "",
-			Cure:     "the gateway fetches the next one itself, and logs what hinders it; crl_grace lets an ended one count for longer",
-		})
-	}
-	return ends
-}
-
-// certificateEnds returns when the gateway's own certificates expire.
-func certificateEnds(all []Certificate) []expiry.End {
-	ends := make([]expiry.End, 0, len(all))
-	for _, c := range all {
-		e := expiry.End{
-			Kind: expiry.Certificate, Name: strings.Join(c.Hosts, ","), NotBefore: c.NotBefore, NotAfter: c.NotAfter, At: "tls." + c.Source,
-			Renewing: c.Source != "files" && c.LastError == "",
-		}
-		switch c.Source {
-		case "files":
-			e.Cure = "put the renewed certificate and its key in the place of the files; the gateway loads them within seconds"
-		default:
-			e.Cure = "the gateway renews it itself; sallyport status and sallyport cert list say what hinders it"
-		}
-		ends = append(ends, e)
-	}
-	return ends
 }
 
 // endsOf converts ends for a report.

@@ -86,7 +86,7 @@ func Examine(cfg *Config, o Options) (*Examination, error) {
 	}
 	a.Activate()
 	clients.Activate()
-	return &Examination{config: cfg, auth: a, clients: clients, lists: lists, edge: certs.edge, dial: upstream.Options{Dial: o.Dial}}, nil
+	return &Examination{config: cfg, auth: a, clients: clients, lists: lists, edge: certs.Edge(), dial: upstream.Options{Dial: o.Dial}}, nil
 }
 
 // withoutEnds returns the configuration with logins that keep no ends of sessions, because they would make

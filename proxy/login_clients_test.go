@@ -154,3 +154,85 @@ func TestAttackLateAnswers(t *testing.T) {
 		t.Errorf("%d codes were redeemed", n)
 	}
 }
+
+// TestPasswordsAreAskedForInBrowsers checks that each challenge has a line of its own: Chromium 156 read the first of
+// a line alone, and never asked for the password behind a Bearer. Where people sign in, a page whose session has
+// ended must not make the browser ask for one.
+func TestPasswordsAreAskedForInBrowsers(t *testing.T) {
+	l := openLobby(t, plan{routes: `
+  - {host: models.test, path: /tokens, upstream: '%s', callers: [issuer/corp, basic/legacy], rules: [{allow: "*"}]}
+  - {host: models.test, path: /people, upstream: '%s', callers: [login/corp, issuer/corp, basic/legacy], rules: [{allow: "*"}]}
+`, files: map[string]string{"htpasswd": "bob:" + bcryptOf(t, "sesame") + "\n"}, more: loginSections + "basic: {legacy: {htpasswd: {file: htpasswd}, until: 2099-01-01}}\n"})
+	b := l.browser(true)
+	frame := window()
+	frame["Sec-Fetch-Dest"] = "iframe"
+	script := map[string]string{"Accept": "*/*", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}
+	form := window()
+	delete(form, "Sec-Fetch-Mode") // of a browser that does not send it
+	for name, c := range map[string]struct {
+		method, path string
+		header       map[string]string
+		schemes      string
+	}{
+		"a program":                       {"GET", "/tokens", map[string]string{"Accept": "*/*"}, "Bearer Basic"},
+		"a window":                        {"GET", "/tokens", window(), "Bearer Basic"},
+		"a script":                        {"GET", "/tokens", script, "Bearer Basic"},
+		"a program where people sign in":  {"GET", "/people", map[string]string{"Accept": "*/*"}, "Bearer Cookie Basic"},
+		"a script where people sign in":   {"GET", "/people", script, "Bearer Cookie"},
+		"a frame where people sign in":    {"GET", "/people", frame, "Bearer Cookie"},
+		"a form where people sign in":     {"POST", "/people", window(), "Bearer Cookie"},
+		"an old form where people signed": {"POST", "/people", form, "Bearer Cookie"},
+	} {
+		r := b.request(c.method, c.path, "", c.header)
+		var schemes []string
+		for _, line := range r.Header.Values("WWW-Authenticate") {
+			scheme, _, _ := strings.Cut(line, " ")
+			schemes = append(schemes, scheme)
+		}
+		if got := strings.Join(schemes, " "); r.StatusCode != 401 || got != c.schemes {
+			t.Errorf("%s: got %d with %q", name, r.StatusCode, r.Header.Values("WWW-Authenticate"))
+		}
+	}
+}
+
+// TestProgramsUseASession sends what programs do with the cookies of a person's browser: Playwright's requests, and
+// scripts with a copy of them.
+func TestProgramsUseASession(t *testing.T) {
+	l := openLobby(t, plan{})
+	b := l.browser(true)
+	b.signIn()
+	hits := l.model.hits.Load()
+	r := b.request("POST", "/", "x", map[string]string{"Accept": "*/*"})
+	if l.refused(r, 403, "cross_site"); !strings.Contains(r.body, "A program with a session sends the Origin of the URL.") || l.model.hits.Load() != hits {
+		t.Errorf("the refusal names no cure: %s", r.body)
+	}
+	if r := b.request("POST", "/", "x", map[string]string{"Accept": "*/*", "Origin": "https://models.test"}); r.StatusCode != 200 {
+		t.Errorf("with the Origin: %d %s", r.StatusCode, r.body)
+	}
+	if r := b.request("GET", "/", "", map[string]string{"Accept": "*/*"}); r.StatusCode != 200 {
+		t.Errorf("GET: %d %s", r.StatusCode, r.body)
+	}
+}
+
+// TestOldBrowsersSignOut signs out as browsers without Sec-Fetch-Site do, such as Safari before 16.4: the form has
+// the Origin that the page's referrer policy leaves (Fetch, 3.2). A program without an Origin does not.
+func TestOldBrowsersSignOut(t *testing.T) {
+	l := openLobby(t, plan{})
+	b := l.browser(true)
+	b.signIn()
+	old := map[string]string{"Accept": "text/html,*/*;q=0.8"}
+	page := b.request("GET", login.SignOutPath, "", old)
+	if page.StatusCode != 200 || !strings.Contains(page.body, "<form") {
+		t.Fatalf("the page: %d %s", page.StatusCode, page.body)
+	}
+	form := maps.Clone(old)
+	if form["Origin"] = "https://models.test"; page.Header.Get("Referrer-Policy") == "no-referrer" {
+		form["Origin"] = "null"
+	}
+	if r := b.request("POST", login.SignOutPath, "", form); r.StatusCode != http.StatusSeeOther && r.StatusCode != 200 {
+		t.Errorf("sign-out: %d %s", r.StatusCode, r.body)
+	}
+	if r := b.request("GET", login.CallbackPath("corp")+"?code=secret", "", old); r.Header.Get("Referrer-Policy") != "no-referrer" {
+		t.Errorf("a page with a code in its address has the policy %s", r.Header.Get("Referrer-Policy"))
+	}
+}

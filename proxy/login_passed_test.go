@@ -414,3 +414,31 @@ func TestAskingProxiesGetTokens(t *testing.T) {
 		}
 	}
 }
+
+// TestAskingProxiesGetThePersonsTokens: the same with the session of a person, whose token has ended meanwhile.
+func TestAskingProxiesGetThePersonsTokens(t *testing.T) {
+	clock := &shiftedClock{}
+	l := &passing{lobby: besideProxy(t, "nginx", plan{options: proxy.Options{Now: clock.now}, routes: `
+  - {host: models.test, upstream: '%s', callers: login/corp, rules: [{allow: "*", models: "*"}], identity: {access_token: X-Forwarded-Access-Token, id_token: Authorization}}
+`})}
+	l.gives(nil)
+	cookie := l.browser(false).signIn()
+	before := l.given("access_token")
+	for _, ahead := range []time.Duration{0, 10 * time.Minute} {
+		if ahead > 0 {
+			l.provider.Change(func(claims map[string]any) { claims["exp"] = clock.now().Add(time.Hour).Unix() }, nil)
+			clock.ahead.Add(int64(ahead))
+		}
+		r := l.askAs(navigation("nginx", "models.test", "/page", cookie)...)
+		access := r.Header.Get("X-Forwarded-Access-Token")
+		if r.StatusCode != 200 || access == "" || (ahead == 0) != (access == before) || !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ey") {
+			t.Errorf("%s later: %d, tokens of %d and %d bytes", ahead, r.StatusCode, len(access), len(r.Header.Get("Authorization")))
+		}
+	}
+	l.provider.AnswerTokens(authtest.Status(http.StatusBadGateway))
+	clock.ahead.Add(int64(10 * time.Minute))
+	r := l.askAs(navigation("nginx", "models.test", "/page", cookie)...)
+	if r.StatusCode != 503 || r.Header.Get("X-Sallyport-Reason") != "issuer_unavailable" || r.Header.Get("X-Forwarded-Access-Token")+r.Header.Get("Authorization") != "" {
+		t.Errorf("issuer down: %d %v", r.StatusCode, r.Header)
+	}
+}

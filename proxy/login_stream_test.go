@@ -113,7 +113,7 @@ func sessionEndings() []sessionEnding {
 		{"the person signs out", "the person signed out", func(_ *lobby, alice *browser, _ *shiftedClock) {
 			alice.request("POST", login.SignOutPath, "", map[string]string{"Sec-Fetch-Site": "same-origin"})
 		}},
-		{"the issuer ends the session", "the person signed out, the issuer ended it", func(l *lobby, _ *browser, _ *shiftedClock) {
+		{"the issuer ends the session", "the person signed out, or the issuer ended it", func(l *lobby, _ *browser, _ *shiftedClock) {
 			token := l.provider.LogoutToken("sid-of-alice", "", func(claims map[string]any) { claims["exp"] = time.Now().Add(time.Hour).Unix() })
 			r := l.do("POST", login.BackChannelPath, url.Values{"logout_token": {token}}.Encode(), map[string]string{"Authorization": "", "Content-Type": "application/x-www-form-urlencoded"})
 			if r.StatusCode != 200 {

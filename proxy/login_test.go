@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"html"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -46,7 +47,9 @@ func openLobby(t *testing.T, p plan) *lobby {
 	if !strings.Contains(p.more, "logins:") {
 		p.more += loginSections
 	}
-	p.files = map[string]string{"secret": "s3cret-of-the-client", "keys": login.NewKey() + "\n"}
+	files := map[string]string{"secret": "s3cret-of-the-client", "keys": login.NewKey() + "\n"}
+	maps.Copy(files, p.files)
+	p.files = files
 	l := &lobby{house: build(t, p)}
 	l.provider = l.issuer.Provide("gateway", "s3cret-of-the-client")
 	return l
@@ -244,7 +247,7 @@ func TestProgramsGet401AndNoRedirect(t *testing.T) {
 		"a script file": {"Sec-Fetch-Mode": "no-cors", "Accept": "*/*"},
 	} {
 		r := b.request("GET", "/", "", header)
-		if r.StatusCode != 401 || r.reason() == "" || !strings.Contains(r.Header.Get("WWW-Authenticate"), "Cookie") {
+		if r.StatusCode != 401 || r.reason() == "" || !strings.Contains(strings.Join(r.Header.Values("WWW-Authenticate"), ", "), "Cookie ") {
 			t.Errorf("%s: got %d %s %v", name, r.StatusCode, r.body, r.Header)
 		}
 	}

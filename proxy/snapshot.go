@@ -8,6 +8,7 @@ import (
 
 	"sallyport/auth"
 	"sallyport/auth/clientcert"
+	"sallyport/proxy/clientpolicy"
 	"sallyport/proxy/config"
 	"sallyport/proxy/credential"
 	"sallyport/proxy/edge"
@@ -74,9 +75,9 @@ func build(cfg *Config, m *memory) (_ *snapshot, err error) {
 		s.Own[name] = s.counts.Own(name, limit.OwnConfig{Rate: l.Rate.Limit, Burst: l.Rate.Burst, InFlight: l.InFlight})
 	}
 	var clients edge.ClientPolicies
-	if p := newClientPolicies(cfg, s.certs); p != nil {
-		clients, s.CheckConn, s.CheckBalanced = p.of, p.checkConn, p.checkBalanced
-		s.CertificateField, s.Outdated = p.certificateField, p.outdated
+	if p := clientpolicy.New(cfg, s.certs); p != nil {
+		clients, s.CheckConn, s.CheckBalanced = p.Of, p.CheckConn, p.CheckBalanced
+		s.CertificateField, s.Outdated = p.CertificateField, p.Outdated
 	}
 	if s.tls, err = m.edge.Prepare(cfg.TLS, cfg.TLSHosts(), len(cfg.Listen.HTTPAddrs()) > 0, clients); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)

@@ -143,6 +143,8 @@ func TestTreeArrows(t *testing.T) {
 		{"proxy/route", "auth policy/... proxy/credential proxy/limit proxy/message proxy/ratelog proxy/seal proxy/setting proxy/upstream proxy/wire", "a route gathers what is done to its messages, and does not know the order"},
 		{"proxy/exchange", "auth auth/httpsig auth/identity auth/login policy/... proxy/credential proxy/route proxy/seal proxy/audit proxy/limit proxy/message proxy/pages proxy/setting proxy/shared proxy/upstream proxy/wire", "the way knows what it passes, and neither files nor engines"},
 		{"proxy/explain", "auth auth/identity auth/login policy/... proxy/config proxy/exchange proxy/message proxy/route", "questions about decisions are answered by what decides, without engines"},
+		{"proxy/obtain", "proxy/config proxy/edge proxy/exchange proxy/limit proxy/setting proxy/wire proxy/wire/h1 proxy/wire/socket", "commands get certificates as the gateway does, and answer challenges in its place"},
+		{"proxy/clientpolicy", "auth auth/clientcert proxy/config proxy/edge proxy/exchange proxy/message proxy/wire", "handshakes and requests are held to one policy of a host"},
 		{"proxy/revocation", "auth proxy/admin", "a file is changed by commands, under the lock of its folder"},
 		{"proxy/config", "auth auth/clientcert auth/login policy/... proxy/...", "the whole file has sections of all rooms"},
 		{"proxy", "auth auth/clientcert auth/httpsig auth/identity policy/... proxy/...", "the gateway joins all packages"},

@@ -76,16 +76,14 @@ func (in *input) component(p *parser) bool {
 	in.from[i] = len(in.text)
 	in.text = appendBare(in.text, name)
 	c := component{name: name.raw}
-	var seen [maxParameters]string
-	for n := 0; ; n++ {
-		key, value, more, ok := p.param()
-		if !ok || n == len(seen) || contains(seen[:n], key) {
+	for seen := (parameters{}); ; {
+		key, value, more, ok := seen.next(p)
+		if !ok {
 			return false
 		}
 		if !more {
 			break
 		}
-		seen[n] = key
 		in.appendParam(key, value)
 		if !c.set(key, value) {
 			in.fail("a component has a parameter that is unknown or of the wrong type")
@@ -102,18 +100,33 @@ func (in *input) component(p *parser) bool {
 	return true
 }
 
+// parameters are the names of the parameters that were read of one list.
+type parameters struct {
+	seen [maxParameters]string
+	n    int
+}
+
+// next reads one more. ok is false for one that stands twice, or is one too many.
+func (l *parameters) next(p *parser) (key string, value bare, more, ok bool) {
+	key, value, more, ok = p.param()
+	if !ok || l.n == len(l.seen) || contains(l.seen[:l.n], key) {
+		return "", bare{}, false, false
+	}
+	l.seen[l.n] = key
+	l.n++
+	return key, value, more, true
+}
+
 // params parses the parameters of the signature.
 func (in *input) params(p *parser) bool {
-	var seen [maxParameters]string
-	for n := 0; ; n++ {
-		key, value, more, ok := p.param()
-		if !ok || n == len(seen) || contains(seen[:n], key) {
+	for seen := (parameters{}); ; {
+		key, value, more, ok := seen.next(p)
+		if !ok {
 			return false
 		}
 		if !more {
 			return true
 		}
-		seen[n] = key
 		in.appendParam(key, value)
 		in.param(key, value)
 	}

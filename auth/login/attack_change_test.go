@@ -129,3 +129,55 @@ func TestAttackLogoutWhileLoginIsDropped(t *testing.T) {
 		}
 	}
 }
+
+// TestAttackLogoutWhileClientIsAnother gives a login another client, and takes that back. What the issuer ended
+// for the first client meanwhile, and what people left, stays ended; an end for the second one ends nothing of
+// the first.
+func TestAttackLogoutWhileClientIsAnother(t *testing.T) {
+	for _, memory := range []bool{false, true} {
+		d := newDesk(t, withState(t), func(d *desk) { d.config.Memory = memory })
+		left, stays, fired := d.browser(), d.browser(), d.browser()
+		left.signIn()
+		stays.signIn()
+		d.provider.Person("mallory", nil)
+		fired.signIn()
+		first := d.config.ClientID
+		d.config.ClientID = "gateway-2"
+		d.reload()
+		for name, b := range map[string]*browser{"who leaves": left, "who stays": stays, "whom the issuer ends": fired} {
+			if _, err := b.ask(); reasonOf(err) != login.BadSession {
+				t.Errorf("%s, for another client: %v", name, err)
+			}
+		}
+		logout := func(client, sub string) (login.LoggedOut, error) {
+			return d.auth.BackChannel(t.Context(), request(host, ""), d.provider.LogoutToken("", sub, func(c map[string]any) { c["aud"] = client }))
+		}
+		if out, err := logout(first, "mallory"); err != nil || out.Login != "corp" || out.Subject != "mallory" {
+			t.Errorf("memory %v: a logout for the earlier client: %+v, %v", memory, out, err)
+		}
+		if _, err := logout("others", "alice"); reasonOf(err) != login.BadLogoutToken {
+			t.Errorf("memory %v: a logout for a client that never was: %v", memory, err)
+		}
+		if _, err := logout("gateway-2", "alice"); err != nil {
+			t.Errorf("memory %v: a logout for the present client: %v", memory, err)
+		}
+		answer := login.Answer{Host: host, Origin: origin, Cookie: left.field()}
+		if s, err := d.login.EndEarlier(answer); err != nil || s == nil || s.Principal().Name != "alice" {
+			t.Errorf("memory %v: the sign-out ended %v, %v", memory, s, err)
+		}
+		d.config.ClientID = first
+		d.reload()
+		stays.on(d).serves("issuer/corp:alice")
+		for range 2 {
+			left.on(d).refused(login.SessionEnded)
+			fired.on(d).refused(login.SessionEnded)
+			d.restart()
+		}
+		if s, err := d.login.EndEarlier(login.Answer{Host: host, Origin: origin, Cookie: stays.field()}); s != nil || err != nil {
+			t.Errorf("memory %v: a session of the present client counts as one of an earlier: %v, %v", memory, s, err)
+		}
+		if !memory {
+			stays.on(d).serves("issuer/corp:alice")
+		}
+	}
+}

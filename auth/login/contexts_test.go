@@ -225,7 +225,7 @@ func TestIssuerIsAskedInItsWords(t *testing.T) {
 			}
 			_, err = d.bearer(route, map[string]any{"auth_time": 1})
 			wantReason(t, "a token", err, auth.StepUpNeeded)
-			if got := route.Challenge("models", err); got != c.challenge {
+			if got := challenge(route, "models", err); got != c.challenge {
 				t.Errorf("the challenge is\n%s; want\n%s", got, c.challenge)
 			}
 		})

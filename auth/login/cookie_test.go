@@ -79,6 +79,8 @@ func FuzzCookie(f *testing.F) {
 func FuzzRecord(f *testing.F) {
 	r := record{claims: "{}", generation: 3, hint: pack("a..b"), expires: 5}
 	f.Add(r.encode())
+	r.access, r.idFrom, r.idUntil = pack("e30.e30.AA"), 4, 9
+	f.Add(r.encode())
 	r.memory = true
 	f.Add(r.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -131,10 +132,11 @@ type LoggedOut struct {
 
 // BackChannel verifies a logout token (OpenID Connect Back-Channel Logout) and ends the sessions with
 // its sid or, without one, all sessions of its subject that were issued before. Those of logins with the same
-// client that a reload has dropped end too: another could bring them back. With [EndUnsaved] they have ended,
-// but a restart could bring them back, so that the issuer should try again.
+// client that a reload has dropped end too: another could bring them back. For the same reason it takes a token
+// for a client that this login had before a reload, and ends the sessions of that. With [EndUnsaved] they have
+// ended, but a restart could bring them back, so that the issuer should try again.
 func (l *Login) BackChannel(ctx context.Context, token string) (LoggedOut, error) {
-	verifier, keys := l.verifier("logout+jwt", "JWT")
+	verifier, keys := l.verifier("", "logout+jwt", "JWT") // logOut compares the audience
 	t, err := verifier.VerifyLogout(ctx, token)
 	if err != nil {
 		return LoggedOut{}, keys.tokenError(BadLogoutToken, err)
@@ -159,9 +161,55 @@ func (l *Login) logOut(t *oidc.LogoutToken) error {
 	if t.SessionID == "" {
 		e.Kind, e.ID = endfile.Subject, named(endfile.Subject, t.Issuer, t.Subject)
 	}
+	states := l.statesFor(t.Audience)
+	if len(states) == 0 {
+		return refuse(BadLogoutToken, errors.New("aud is not the client of the login, nor one that it had before"))
+	}
 	var err error
-	for _, s := range l.memory.statesOf(l.config.ClientID) {
+	for _, s := range states {
 		err = errors.Join(err, s.end(e))
 	}
 	return unsaved(err)
+}
+
+// statesFor returns what logins of the clients in an audience share: the login's own, under all names that it
+// had, and its earlier ones.
+func (l *Login) statesFor(audience []string) (all []*state) {
+	if slices.Contains(audience, l.config.ClientID) {
+		all = l.memory.statesOf(l.config.ClientID)
+	}
+	for _, s := range l.memory.earlier(l) {
+		if slices.Contains(audience, s.current.Load().config.ClientID) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// EndEarlier ends the sessions in a Cookie field that the login gave while it had another client, before a reload.
+// They prove nobody now, but would again if the client came back. It returns one of them; nil if there is none.
+// An error is as that of [Login.End].
+func (l *Login) EndEarlier(from Answer) (ended *Session, err error) {
+	for _, earlier := range l.memory.earlier(l) {
+		old := earlier.current.Load()
+		c, found, twice := old.ReadCookie(from.Cookie)
+		if !found {
+			continue
+		}
+		all := []Cookie{c}
+		if twice != nil {
+			all = old.Readings(from.Cookie)
+		}
+		for i := range all {
+			s, refused := old.Open(from.Host, &all[i])
+			if refused != nil || old.state.hasEnded(&s.record) {
+				continue
+			}
+			s.live.left.Store(true)
+			err = errors.Join(err, old.endSession(s))
+			s.live.newest.Load().revoke()
+			ended = s
+		}
+	}
+	return ended, err
 }

@@ -111,4 +111,14 @@ func (e *Error) Late() bool {
 	return e.Reason == AttemptExpired || errors.Is(e.Err, errGone) || errors.Is(e.Err, errUsed)
 }
 
+// untimely is the error of a token that may be good at another time.
+type untimely struct{ error }
+
+// Unwrap returns the cause.
+func (u untimely) Unwrap() error { return u.error }
+
+// Untimely returns the error of an [Issuer] for a token which is not acceptable now, because a clock is off or the
+// issuer has not published its key. It begins no session, but at a refresh it is no word about the person.
+func Untimely(cause error) error { return untimely{cause} }
+
 func refuse(reason string, cause error) *Error { return &Error{Reason: reason, Err: cause} }

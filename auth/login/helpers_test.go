@@ -290,3 +290,8 @@ func newMemory(d *desk) *auth.Memory {
 	m.Logins().SetLeaving(0)
 	return m
 }
+
+// challenge returns the challenges of a chain for an error, as clients join them.
+func challenge(c *auth.Chain, realm string, err error) string {
+	return strings.Join(c.Challenges(realm, err), ", ")
+}

@@ -100,7 +100,8 @@ type Issuer interface {
 	// Issues reports whether tokens of the issuer may have this iss.
 	Issues(iss string) bool
 	// Endpoints returns those of the discovery document, which may have to be fetched.
-	// Errors of Verify, Access and Endpoints that wrap ErrUnavailable say nothing about a token.
+	// Errors of Verify, Access and Endpoints that wrap ErrUnavailable say nothing about a token. Those of tokens
+	// that may be good at another time are by Untimely.
 	Endpoints(ctx context.Context) (*Endpoints, error)
 	// Verify checks form, algorithm and signature of a JWT whose header typ is one of types, or
 	// absent, and returns its claims in JSON and the name of the key. It does not judge the claims.

@@ -160,6 +160,18 @@ func (m *Memory) statesOf(client string) (all []*state) {
 	return all
 }
 
+// earlier returns what a login shared with its clients before a reload, as far as it served.
+func (m *Memory) earlier(l *Login) (all []*state) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for key, s := range m.states {
+		if name, _, _ := strings.Cut(key, "\x00"); name == l.name && s != l.state && s.current.Load() != nil {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
 // state is what logins of one name and client share over reloads. The seals of sessions say no more, so
 // that a session that ended here opens nowhere else.
 type state struct {

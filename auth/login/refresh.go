@@ -120,6 +120,9 @@ func (s *Session) refreshed(ctx context.Context, now time.Time) (*Session, error
 	kept := r
 	failure := l.refreshClaims(ctx, e, t, &r)
 	var refused *Error
+	if late := (untimely{}); errors.As(failure, &late) { // the issuer itself has just refreshed the session
+		failure = refuse(Unavailable, late)
+	}
 	switch {
 	case errors.As(failure, &refused) && refused.Reason != Unavailable:
 		return nil, failure

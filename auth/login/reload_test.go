@@ -26,7 +26,7 @@ func TestLongerIdleTimeKeepsSessions(t *testing.T) {
 // TestRevocationHasTheNewSecret replaces the client's secret while a revocation waits. The issuer no longer takes
 // the old one.
 func TestRevocationHasTheNewSecret(t *testing.T) {
-	d := newDesk(t, func(d *desk) { d.memory.Logins().SetLeaving(200 * time.Millisecond) })
+	d := newDesk(t, func(d *desk) { d.memory.Logins().SetLeaving(time.Second) })
 	b := d.browser()
 	b.signOut(b.signIn())
 	d.provider.Replace("new-secret-of-client")
@@ -40,7 +40,7 @@ func TestRevocationHasTheNewSecret(t *testing.T) {
 
 // TestRevocationThatIsNoLongerWanted turns revocations off while one waits.
 func TestRevocationThatIsNoLongerWanted(t *testing.T) {
-	d := newDesk(t, func(d *desk) { d.memory.Logins().SetLeaving(200 * time.Millisecond) })
+	d := newDesk(t, func(d *desk) { d.memory.Logins().SetLeaving(time.Second) })
 	b := d.browser()
 	b.signOut(b.signIn())
 	d.config.KeepTokens = true

@@ -51,7 +51,7 @@ const (
 
 func (r *record) encode() []byte {
 	w := writer{b: make([]byte, 0, 256+len(r.claims)+r.hint.size()+r.refresh.size()+r.access.size())}
-	passes := !r.memory && (r.access != (packed{}) || r.idUntil != 0)
+	passes := !r.memory && (r.access != (packed{}) || r.idFrom != 0 || r.idUntil != 0)
 	if passes {
 		w.number(passedVersion)
 	} else {

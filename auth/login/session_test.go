@@ -52,8 +52,8 @@ func TestPersonIsSamePrincipalByLoginAsByToken(t *testing.T) {
 	if got := d.chain.Logins(); !slices.Equal(got, []string{"corp"}) {
 		t.Errorf("the chain has logins %q", got)
 	}
-	if _, err := d.chain.Authenticate(t.Context(), request(host, "")); d.chain.Challenge("models", err) != `Bearer realm="models", Cookie realm="models", form-action="/.sallyport/sign-in", cookie-name="__Host-sallyport"` {
-		t.Errorf("challenge: %s", d.chain.Challenge("models", err))
+	if _, err := d.chain.Authenticate(t.Context(), request(host, "")); challenge(d.chain, "models", err) != `Bearer realm="models", Cookie realm="models", form-action="/.sallyport/sign-in", cookie-name="__Host-sallyport"` {
+		t.Errorf("challenge: %s", challenge(d.chain, "models", err))
 	}
 }
 

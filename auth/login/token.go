@@ -62,12 +62,12 @@ func checkNames(claims []byte) error {
 	return nil
 }
 
-// verifier returns go-oidc's verifier, over the issuer's keys. The issuer is compared by the caller,
-// because an issuer of tenants has several names.
-func (l *Login) verifier(types ...string) (*oidc.IDTokenVerifier, *keySet) {
+// verifier returns go-oidc's verifier for tokens of a client, over the issuer's keys; "" leaves the audience to
+// the caller. The issuer is compared by the caller, because an issuer of tenants has several names.
+func (l *Login) verifier(client string, types ...string) (*oidc.IDTokenVerifier, *keySet) {
 	keys := &keySet{issuer: l.issuer, types: types}
 	return oidc.NewVerifier("", keys, &oidc.Config{
-		ClientID: l.config.ClientID, SupportedSigningAlgs: l.issuer.Algorithms(), SkipIssuerCheck: true,
+		ClientID: client, SkipClientIDCheck: client == "", SupportedSigningAlgs: l.issuer.Algorithms(), SkipIssuerCheck: true,
 		Now: func() time.Time { return l.memory.now().Add(-l.issuer.Skew()) },
 	}), keys
 }
@@ -80,6 +80,10 @@ func (k *keySet) tokenError(reason string, err error) error {
 	case k.err != nil:
 		err = k.err
 	}
+	var expired *oidc.TokenExpiredError
+	if errors.As(err, &expired) {
+		err = Untimely(err)
+	}
 	return refuse(reason, err)
 }
 
@@ -89,7 +93,7 @@ func (l *Login) identify(ctx context.Context, t *oauth2.Token, nonce string) (*i
 	if raw == "" {
 		return nil, refuse(BadTokens, errors.New("the answer has no ID token: is openid among the scopes of the client?"))
 	}
-	verifier, keys := l.verifier("JWT")
+	verifier, keys := l.verifier(l.config.ClientID, "JWT")
 	token, err := verifier.Verify(ctx, raw)
 	if err != nil {
 		return nil, keys.tokenError(BadTokens, err)
@@ -119,12 +123,12 @@ func (l *Login) identify(ctx context.Context, t *oauth2.Token, nonce string) (*i
 		refused = "azp of the ID token is not this client"
 	case token.IssuedAt.IsZero() || id.issued <= 0:
 		refused = "iat of the ID token is absent"
-	case token.IssuedAt.After(l.memory.now().Add(l.issuer.Skew())):
-		refused = fmt.Sprintf("the ID token was issued %d s in the future, skew is %s", id.issued-l.memory.now().Unix(), setting.Duration(l.issuer.Skew()))
 	case more.AuthTime < 0 || more.AuthTime > maxTime || len(more.SID) > maxName || len(id.authentication.Values) > maxName || len(token.Subject) > maxName:
 		refused = "sub, sid, " + id.authentication.Claim + " or auth_time of the ID token is too large"
 	case token.AccessTokenHash != "" && token.VerifyAccessToken(t.AccessToken) != nil:
 		refused = "at_hash of the ID token is of another access token"
+	case token.IssuedAt.After(l.memory.now().Add(l.issuer.Skew())):
+		return nil, refuse(BadTokens, Untimely(fmt.Errorf("the ID token was issued %d s in the future, skew is %s", id.issued-l.memory.now().Unix(), setting.Duration(l.issuer.Skew()))))
 	default:
 		return id, nil
 	}

@@ -140,7 +140,8 @@ tls: {acme: {email: %s}}`, plainYAML(f.email))
 		route = `    callers: [login/main, issuer/main]
     websocket: true         # for pages that use it; Jupyter and Streamlit want a line more: see deploy/PAGES.md
     rules: [{allow: "*"}]   # everyone who can sign in; fewer: [{allow: "*", who: {group: ml-team}}], with
-                            # "groups: groups" at the issuer and, if it wants that, "scopes: [groups]" at the login
+                            # "groups: groups" at the issuer and, if it wants that, "scopes: [groups]" at the login; and
+                            # "claims: userinfo" there, if records say that "the caller has no groups"
 `
 	}
 	return fmt.Sprintf(`%s

@@ -74,7 +74,7 @@ func startEngine(t *testing.T) *engine {
 		"--exec-root", filepath.Join(dir, "exec"),
 		"--pidfile", filepath.Join(dir, "pid"),
 		"--log-level", "warn"))
-	for end := time.Now().Add(30 * time.Second); e.command(t.Context(), "docker", "version").Run() != nil; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); e.command(t.Context(), "docker", "version").Run() != nil; time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(end) {
 			out := p.Output()
 			t.Skipf("dockerd does not start on this machine:\n%s", out[max(0, len(out)-2000):])

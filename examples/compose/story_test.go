@@ -170,7 +170,7 @@ func (h *house) serials() (map[string]string, error) {
 	roots.AppendCertsFromPEM(pem)
 	all := make(map[string]string)
 	for _, name := range names {
-		d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 5 * time.Second}, Config: &tls.Config{RootCAs: roots, ServerName: name}}
+		d := tls.Dialer{NetDialer: &net.Dialer{Timeout: time.Minute}, Config: &tls.Config{RootCAs: roots, ServerName: name}}
 		c, err := d.Dial("tcp", "127.0.0.1:443")
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -414,7 +414,7 @@ func (h *house) ask(t *testing.T) {
 	t.Helper()
 	bearer := "Authorization: Bearer " + h.token(t, "models.predict")
 	var a story.Answer
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(250 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(250 * time.Millisecond) {
 		if a = story.Curl(t, h.root, "-H", bearer, "--json", `{"a": 1}`, churnURL); a.Status != 503 {
 			break
 		}

@@ -213,7 +213,7 @@ func calls(t *testing.T, c *grpc.ClientConn) {
 		}
 	})
 	t.Run("deadline", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 		defer cancel()
 		s, err := c.NewStream(ctx, both, service+"Hang")
 		if err != nil {

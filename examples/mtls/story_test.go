@@ -238,7 +238,7 @@ func counted(t *testing.T, g *story.Gateway, reason string) {
 	t.Helper()
 	want := `sallyport_tls_handshake_failures_total{reason="` + reason + `"} 1`
 	var metrics string
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		res, err := http.Get("http://" + g.Health + "/metrics")
 		if err != nil {
 			t.Fatal(err)
@@ -296,7 +296,7 @@ func (s *servers) revokedAlive(t *testing.T, g *story.Gateway) {
 	s.ca(t, "revoke", "leaked.pem")
 	var code int
 	var body string
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if code, body = post(t, leaked, g); code != 200 {
 			break
 		}

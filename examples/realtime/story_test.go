@@ -126,7 +126,7 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 	socket := func(path string) string { return strings.Replace(h.gateway.URL(path), "https://", "wss://", 1) }
 	encoded := h.kubernetes(h.token)
 
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) { // until the gateway has the issuer's keys
+	for end := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) { // until the gateway has the issuer's keys
 		if o := h.chat(socket("/chat"), fmt.Sprintf("[kubernetes(%q), 'chat', 'v2']", h.token)); !o.Failed || time.Now().After(end) {
 			h.served("the form of Kubernetes", o, "chat", "chat, v2", "issuer/lab:batch", h.token, encoded)
 			break
@@ -150,7 +150,7 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 		}
 	}
 	// Two were served, and two failed because the server chose nothing. Its last line may be under way.
-	for end := time.Now().Add(10 * time.Second); strings.Count(h.double.Output(), "opened ") < 4 && time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); strings.Count(h.double.Output(), "opened ") < 4 && time.Now().Before(end); {
 		time.Sleep(20 * time.Millisecond)
 	}
 	if out := h.double.Output(); strings.Count(out, "opened ") != 4 || strings.Count(out, "silent") != 2 {

@@ -26,7 +26,7 @@ type Provider struct {
 
 // providerPatience is how long a provider may take to start before it is started
 // a second time.
-const providerPatience = 20 * time.Second
+const providerPatience = time.Minute
 
 // StartProvider starts the provider with the given environment, such as
 // "TOKEN_ALG=ES256", beside its defaults.
@@ -137,5 +137,5 @@ func Client(t testing.TB, ca string) *http.Client {
 	}
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: 30 * time.Second}
+	return &http.Client{Transport: transport, Timeout: time.Minute}
 }

@@ -51,7 +51,7 @@ func (q Question) Ask(t testing.TB, address string) Reply {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Write(q.Request); err != nil {
@@ -92,7 +92,7 @@ func (q Question) askGRPC(t testing.TB, address string) Reply {
 func (q Question) call(t testing.TB, transport *http.Transport, url, authorization string) Reply {
 	t.Helper()
 	defer transport.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, "POST", url, bytes.NewReader(q.Body))
 	if err != nil {

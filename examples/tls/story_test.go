@@ -159,7 +159,7 @@ func (g gateway) groups(t *testing.T) {
 	for group, want := range map[tls.CurveID]bool{tls.X25519MLKEM768: true, tls.X25519: true, tls.CurveP256: true, tls.CurveP384: true, tls.CurveP521: false} {
 		config := g.client()
 		config.CurvePreferences = []tls.CurveID{group}
-		c, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", g.address, config)
+		c, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Minute}, "tcp", g.address, config)
 		if err == nil {
 			c.Close()
 		}

@@ -154,7 +154,8 @@ func TestNoCommittedRecordIsLostInRotations(t *testing.T) {
 	for w := range workers {
 		wg.Go(func() {
 			for i := range each {
-				if err := l.Commit(numbered(w*each+i), []setting.Durability{setting.Written, setting.Synced}[i%2]); err != nil {
+				// A busy disk may be late. The record is then written all the same.
+				if err := l.Commit(numbered(w*each+i), []setting.Durability{setting.Written, setting.Synced}[i%2]); err != nil && !errors.Is(err, ErrLate) {
 					t.Error(err)
 				}
 			}

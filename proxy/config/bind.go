@@ -29,7 +29,7 @@ func (c *Config) CheckListeners() error {
 func (c *Config) BusyListeners() Faults {
 	return c.tryListeners(func(_ string, to *net.TCPAddr, err error) (problem, cure string) {
 		if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, fs.ErrPermission) && listening(to.Port) {
-			return "a program listens there already, and no gateway with this file answers", CureBusy + "; systemd may hold it for the gateway"
+			return "a program listens there already, and no gateway with this file answers", CureBusy + "; or systemd holds it for the gateway, which is right"
 		}
 		return "", ""
 	})

@@ -95,7 +95,7 @@ routes: [{host: a.example, upstream: "http://a:1", callers: anonymous, rules: [{
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `gateway.yaml:2: listen.https: "` + busy.Addr().String() + `": a program listens there already, and no gateway with this file answers; ` + CureBusy + "; systemd may hold it for the gateway"
+	want := `gateway.yaml:2: listen.https: "` + busy.Addr().String() + `": a program listens there already, and no gateway with this file answers; ` + CureBusy + "; or systemd holds it for the gateway, which is right"
 	if got := c.BusyListeners(); runtime.GOOS == "linux" && got.Error() != want {
 		t.Errorf("got  %v\nwant %s", got, want)
 	}

@@ -202,7 +202,8 @@ type ServerLimits struct {
 	// Window is how much content of one HTTP/2 request may come that no upstream has
 	// taken yet; four times that for a connection. Default: 1MiB.
 	Window setting.Size `yaml:"window"`
-	// Fields is how many field lines a request may have. Default: 128.
+	// Fields is how many field lines a request may have. Over HTTP/2 all its cookies, each of
+	// which may have a line of its own, count as one. Default: 128.
 	Fields int `yaml:"fields"`
 	// BodyRate is how many bytes a second a body must bring on average, once it has
 	// kept the gateway waiting for ten seconds; gRPC streams may rest. Default: 256B.

@@ -27,6 +27,32 @@ func (c *Config) checkPassed(r *route.Config, at string, f *setting.Faults) {
 	}
 }
 
+// checkCallersName records callers of a route who have no name, or not one of their own, for an upstream that gets
+// each caller's name in its credentials.
+func (c *Config) checkCallersName(r *route.Config, at string, f *setting.Faults) {
+	for of := range c.EachUpstream(r) {
+		name, u, _ := c.UpstreamOf(of)
+		if !u.Credentials.OfCaller() {
+			continue
+		}
+		problem := "the credentials of " + name + " name the caller (basic.caller), and "
+		first, other := c.sourcesOf(r)
+		for i := range c.Routes {
+			if another := &c.Routes[i]; other == "" && another.Upstream == name {
+				if one, _ := c.sourcesOf(another); one != first {
+					other = one
+				}
+			}
+		}
+		switch {
+		case first == route.Anonymous:
+			f.Add(at+".callers", first, problem+"anonymous callers have none", "write an upstream for each of the two")
+		case other != "":
+			f.Add(at+".callers", first, problem+"callers of "+first+" and of "+other+" may have the same", "write an upstream for each of the two")
+		}
+	}
+}
+
 // checkCredential records what a route writes into the field of the gateway's own credential.
 // identity holds the folded names of the identity fields of all routes.
 func (c *Config) checkCredential(r *route.Config, at string, identity map[string]bool, f *setting.Faults) {

@@ -28,6 +28,7 @@ func (c *Config) checkRoutes(f *setting.Faults) {
 		r.Check(at, identity, f)
 		c.checkUpstream(r, at, f)
 		c.checkCredential(r, at, identity, f)
+		c.checkCallersName(r, at, f)
 		c.checkPassed(r, at, f)
 		r.Audit.Durable.Check(at+".audit.durable", c.Audit.OnStdout(), f)
 		c.checkTunnels(r, at, f)

@@ -1,11 +1,12 @@
 // Package credential answers by what the gateway itself proves to upstreams that it may call them.
 //
-// A credential is never that of a caller. It is added to each attempt of a request after everything
+// A credential is never that of a caller, but some name the caller. It is added to each attempt of a request after everything
 // else, so that no field of the client stands beside it, and it is in no log, record or error.
 package credential
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -23,6 +24,7 @@ type Credential struct {
 	kind     string
 	field    string  // in lower case
 	value    string  // if it stands in a file
+	ofCaller bool    // value is the password, and the user is the caller
 	source   *source // if it is fetched; else nil
 	memory   *Memory
 	asserter *asserter // if it is signed for each attempt; else nil
@@ -36,7 +38,7 @@ func Open(name string, config *upstream.CredentialsConfig, keys func(id string) 
 	if config.Kind() == "" {
 		return nil, nil
 	}
-	c := &Credential{upstream: name, kind: config.Kind(), field: config.Field(), memory: m}
+	c := &Credential{upstream: name, kind: config.Kind(), field: config.Field(), ofCaller: config.OfCaller(), memory: m}
 	c.attempt = c.add
 	var err error
 	switch {
@@ -98,6 +100,10 @@ func (c *Credential) Attempt(caller *identity.Principal) func(message.Fields) (m
 	switch {
 	case c == nil:
 		return nil
+	case c.ofCaller:
+		return func(fields message.Fields) (message.Fields, error) {
+			return append(fields, message.Field{Name: c.field, Value: basicOf(caller.Name, c.value)}), nil
+		}
 	case c.asserter == nil:
 		return c.attempt
 	}
@@ -108,6 +114,20 @@ func (c *Credential) Attempt(caller *identity.Principal) func(message.Fields) (m
 		}
 		return append(fields, message.Field{Name: c.field, Value: value}), nil
 	}
+}
+
+// basicOf returns the credentials of a user (RFC 7617). The first colon ends the name there, and a server that looks
+// at no password would take a name with one for another.
+func basicOf(user, password string) string {
+	var text []byte
+	for i := range len(user) {
+		if b := user[i]; b < ' ' || b == 0x7f || b == ':' || b == '%' {
+			text = fmt.Appendf(text, "%%%02X", b)
+		} else {
+			text = append(text, b)
+		}
+	}
+	return "Basic " + base64.StdEncoding.EncodeToString(append(append(text, ':'), password...))
 }
 
 func (c *Credential) add(fields message.Fields) (message.Fields, error) {

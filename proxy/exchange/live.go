@@ -204,18 +204,23 @@ func (s *Server) RecheckAll(ctx context.Context) (ended int) {
 	return s.recheck(ctx, func(*exchange, *Snapshot) bool { return true })
 }
 
+// decided returns the exchanges under way that were admitted, of those that concerns selects.
+func (s *Server) decided(concerns func(*exchange) bool) (all []underWay) {
+	s.live.each(func(x *exchange) {
+		if x.listed.decided && concerns(x) {
+			all = append(all, x.underWay())
+		}
+	})
+	return all
+}
+
 func (s *Server) recheck(ctx context.Context, concerns func(*exchange, *Snapshot) bool) (ended int) {
 	now := s.takeToCheck()
 	if now == nil {
 		return 0
 	}
 	defer now.leave()
-	var all []underWay
-	s.live.each(func(x *exchange) {
-		if x.listed.decided && concerns(x, now) {
-			all = append(all, x.underWay())
-		}
-	})
+	all := s.decided(func(x *exchange) bool { return concerns(x, now) })
 	ended = checkAgain(all, func(u *underWay) *ending {
 		r, err := now.Routes.Match(u.head)
 		if err == nil {

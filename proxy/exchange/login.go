@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -182,14 +183,16 @@ func (x *exchange) signOut() error {
 		return err
 	}
 	s, refused := x.openSession()
-	name := x.door.Logins[0]
+	name, earlier := x.door.Logins[0], error(nil)
 	if s != nil {
 		x.recordSession(s, audit.LoginSignedOut)
 		name = s.Login()
 	} else {
 		x.record.LoginEvent, x.record.Cause = audit.LoginNoSession, refused.Error()
+		earlier = x.endEarlier()
 	}
 	r, unsaved := x.snapshot.Logins.Login(name).End(x.life, s, x.doorAnswer())
+	unsaved = cmp.Or(unsaved, earlier)
 	x.cookies, x.leaves = r.Cookies, true
 	answer := map[string]any{"signed_out": true, "next": r.Location}
 	if unsaved != nil { // the session has ended here, so the person has signed out
@@ -204,6 +207,18 @@ func (x *exchange) signOut() error {
 	}
 	// A redirect after a form must not leave the site, by the policy of the page with the form.
 	return x.sendPage(x.snapshot.Logins.Pages.Leaving(x.head.Host, r.Location))
+}
+
+// endEarlier ends the sessions of the browser that the logins of the host gave while they had other clients.
+func (x *exchange) endEarlier() (unsaved error) {
+	for _, name := range x.door.Logins {
+		s, err := x.snapshot.Logins.Login(name).EndEarlier(x.doorAnswer())
+		if s != nil {
+			x.recordSession(s, audit.LoginSignedOut)
+		}
+		unsaved = cmp.Or(unsaved, err)
+	}
+	return unsaved
 }
 
 // leave sends the browser to the issuer's sign-out.
@@ -296,9 +311,10 @@ func (x *exchange) endSessions() error {
 func (x *exchange) ownOrigin() string { return "https://" + x.head.Authority }
 
 // isOwn reports whether an origin is that of the request's URL. Without TLS, which sessions always have, the
-// page may have been loaded without it too.
+// page may have been loaded without it too. Some programs (Starscream, in apps for iOS) send the scheme of
+// their WebSocket's URL, which no page has.
 func (x *exchange) isOwn(origin string) bool {
-	return origin == x.ownOrigin() || x.proof.Ambient && x.proof.Session == nil && x.scheme() == "http" && origin == "http://"+x.head.Authority
+	return origin == x.ownOrigin() || x.head.Upgrade == "websocket" && origin == "wss://"+x.head.Authority || x.proof.Ambient && x.proof.Session == nil && x.scheme() == "http" && origin == "http://"+x.head.Authority
 }
 
 // changes reports whether a page of another site must not send the request in a person's name. Safe methods
@@ -331,8 +347,10 @@ func (x *exchange) checkSite() error {
 		return nil
 	}
 	switch origin := f.Get("origin"); {
-	case !f.Has("origin"):
-		return because(reasonCrossSite, "there is neither Sec-Fetch-Site nor Origin: a script that uses a person's session must send Origin")
+	case !f.Has("origin"): // of a program, or of a browser of before 2020
+		r := because(reasonCrossSite, "there is neither Sec-Fetch-Site nor Origin: a script that uses a person's session must send Origin")
+		r.text = "There is no Origin, so a page of another site may have sent this request in the name of the person who is signed in. A program with a session sends the Origin of the URL."
+		return r
 	case f.Count("origin") != 1 || !x.isOwn(origin):
 		return because(reasonCrossSite, "there is no Sec-Fetch-Site, and Origin is "+setting.Quoted(origin, 100))
 	}
@@ -363,7 +381,9 @@ func (x *exchange) checkOwner() error {
 		return nil
 	}
 	if err := x.checkSite(); err != nil {
-		return because(reasonCrossSite, errors.Unwrap(err).Error()+"; cors of the route does not admit it with credentials: true")
+		r := because(reasonCrossSite, errors.Unwrap(err).Error()+"; cors of the route does not admit it with credentials: true, and a program sends no Origin, or "+x.ownOrigin())
+		r.text = "A page of another site may have sent this request with a certificate or password of the browser. A program leaves Origin out, or sends that of the URL."
+		return r
 	}
 	return nil
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"sallyport/auth"
@@ -132,7 +134,7 @@ func (x *exchange) sendRefusal(o outcome, r *refusal, err error) {
 	}
 	x.tellQuota(r.quota, &h.Fields)
 	if x.route != nil {
-		if c := x.challenge(o.status, err); c != "" {
+		for _, c := range x.challenges(o.status, err) {
 			h.Fields.Add("www-authenticate", c)
 		}
 		if accept := x.route.Chain.AcceptSignature(); accept != "" && o.status == http.StatusUnauthorized {
@@ -166,16 +168,26 @@ func (x *exchange) hostBefore() string {
 	return host
 }
 
-// challenge returns the WWW-Authenticate for a refusal; "" for none.
-func (x *exchange) challenge(status int, err error) string {
+// challenges returns the values of WWW-Authenticate for a refusal, each for a line of its own.
+func (x *exchange) challenges(status int, err error) (all []string) {
 	var denied *policy.Refusal
 	switch {
 	case x.route.Chain.Anonymous():
-		return ""
+		return nil
 	case errors.As(err, &denied) && denied.Reason == policy.ReasonInsufficientScope:
-		return auth.WithMetadata(auth.InsufficientScope(x.head.Host, denied.Scopes), x.head.Host, x.metadataURL())
+		all = []string{auth.InsufficientScope(x.head.Host, denied.Scopes)}
 	case status == http.StatusUnauthorized:
-		return auth.WithMetadata(x.route.Chain.Challenge(x.head.Host, err), x.head.Host, x.metadataURL())
+		all = x.route.Chain.Challenges(x.head.Host, err)
 	}
-	return ""
+	if len(x.route.Logins) > 0 && (x.wantsPage() || x.head.Fields.Has("sec-fetch-mode")) {
+		// A browser would ask for a password, in the middle of a page whose session has ended.
+		all = slices.DeleteFunc(all, auth.IsBasic)
+	}
+	if len(all) > 0 { // a Bearer comes first
+		all[0] = auth.WithMetadata(all[0], x.head.Host, x.metadataURL())
+	}
+	if x.asker != "" && len(all) > 1 { // older releases of nginx pass on one line alone
+		all = []string{strings.Join(all, ", ")}
+	}
+	return all
 }

@@ -46,13 +46,7 @@ func (s *Server) revisit(ctx context.Context, concerns func(*exchange) bool) int
 		return 0
 	}
 	defer now.leave()
-	var all []underWay
-	s.live.each(func(x *exchange) {
-		if x.listed.decided && concerns(x) {
-			all = append(all, x.underWay())
-		}
-	})
-	return checkAgain(all, func(u *underWay) *ending {
+	return checkAgain(s.decided(concerns), func(u *underWay) *ending {
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -154,7 +154,7 @@ func watch(t *testing.T, ends ...End) *ward {
 }
 
 func TestEachThresholdIsWarnedOfOnce(t *testing.T) {
-	for _, life := range []time.Duration{360 * day, 6 * day, time.Minute} {
+	for _, life := range []time.Duration{60 * day, 6 * day, time.Minute} {
 		synctest.Test(t, func(t *testing.T) {
 			now := time.Now()
 			w := watch(t, End{Kind: SigningKey, Name: "acme-1", NotBefore: now, NotAfter: now.Add(life), Cure: "make a new one"})

@@ -150,7 +150,8 @@ func (i *inquiry) checkCallers() (err error) {
 
 // behindAnother says what becomes of a session where another proxy asks about the request.
 func (i *inquiry) behindAnother() string {
-	switch f := i.config.Listen.ForwardAuth; {
+	f := i.config.Listen.ForwardAuth
+	switch {
 	case f == nil:
 		return ""
 	case f.ReplacesCookie:

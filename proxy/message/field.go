@@ -153,23 +153,29 @@ func ValidValue(s string) bool {
 	if blank(s[0]) || blank(s[len(s)-1]) {
 		return false
 	}
+	return !HoldsControl(s)
+}
+
+// HoldsControl reports whether a text contains a control other than the tab, which no field value may
+// have. It tests 32 bytes at once, because bearer tokens and sessions are long.
+func HoldsControl[T string | []byte](s T) bool {
 	for len(s) >= 32 {
-		if odd(s, 0)|odd(s, 8)|odd(s, 16)|odd(s, 24) != 0 && holdsControl(s[:32]) {
-			return false
+		if (odd(s, 0)|odd(s, 8)|odd(s, 16)|odd(s, 24)) != 0 && holdsControl(s[:32]) {
+			return true
 		}
 		s = s[32:]
 	}
 	for len(s) >= 8 {
 		if odd(s, 0) != 0 && holdsControl(s[:8]) {
-			return false
+			return true
 		}
 		s = s[8:]
 	}
-	return !holdsControl(s)
+	return holdsControl(s)
 }
 
-// holdsControl reports whether s contains a control other than the tab.
-func holdsControl(s string) bool {
+// holdsControl is HoldsControl a byte at a time.
+func holdsControl[T string | []byte](s T) bool {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
 			return true
@@ -178,9 +184,9 @@ func holdsControl(s string) bool {
 	return false
 }
 
-// odd tests the eight bytes of s from i at once, because bearer tokens and sessions are long. It is 0
-// if all are printable ASCII: neither byte-' ' nor byte+1 then has the highest bit.
-func odd(s string, i int) uint64 {
+// odd tests the eight bytes of s from i at once. It is 0 if all are printable ASCII: neither byte-' '
+// nor byte+1 then has the highest bit.
+func odd[T string | []byte](s T, i int) uint64 {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	s = s[i : i+8]
 	x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |

@@ -30,12 +30,36 @@ func TestValidValueFindsControlsAtEveryPosition(t *testing.T) {
 					if got, want := message.ValidValue(string(b)), plainValidValue(string(b)); got != want {
 						t.Fatalf("%q: %v; want %v", b, got, want)
 					}
+					if message.HoldsControl(b) != message.HoldsControl(string(b)) {
+						t.Fatalf("%q: the bytes are judged otherwise than the text", b)
+					}
 				}
 			}
 		}
 	}
 	if !message.ValidValue("") {
 		t.Error("the empty value is refused")
+	}
+}
+
+// BenchmarkHoldsControl checks what both engines check: a length of a bearer token.
+func BenchmarkHoldsControl(b *testing.B) {
+	text := strings.Repeat("x", 800)
+	bytes, found := []byte(text), false
+	b.Run("text", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			found = found || message.HoldsControl(text)
+		}
+	})
+	b.Run("bytes", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			found = found || message.HoldsControl(bytes)
+		}
+	})
+	if found {
+		b.Error("a control was found")
 	}
 }
 

@@ -36,6 +36,10 @@ type CredentialsConfig struct {
 type BasicConfig struct {
 	// User is the name.
 	User string `yaml:"user"`
+	// Caller sends each caller's name as the user instead, such as alice without its source, for servers
+	// that take people's names from there. A colon, "%" and controls are percent-encoded in it. The
+	// callers of all routes to the upstream must be of one source.
+	Caller bool `yaml:"caller"`
 	// Password is the password.
 	Password setting.Secret `yaml:"password"`
 }
@@ -102,6 +106,11 @@ func (c *CredentialsConfig) check(path string, all []setting.URL, f *setting.Fau
 	}
 	if b := c.Basic; b != nil {
 		switch {
+		case b.Caller && b.User != "":
+			f.Add(setting.Join(path, "basic.caller"), "true", "the user is written beside it", "remove user, or caller")
+		case b.Caller && b.Password.IsZero():
+			f.Add(setting.Join(path, "basic.password"), "", "a user without a password", "write password: {file: ...}, with one that the server expects from the gateway for everybody")
+		case b.Caller:
 		case b.User == "" || strings.Contains(b.User, ":") || !message.ValidValue(b.User):
 			f.Add(setting.Join(path, "basic.user"), b.User, "not a user name", "write one without a colon")
 		case b.Password.IsZero():
@@ -185,8 +194,11 @@ func (c *CredentialsConfig) CheckFiles(path string, f *setting.Faults) {
 	}
 }
 
-// Value returns the value of the field for credentials that stand in files. It is "" for other
-// kinds. Errors never contain a secret.
+// OfCaller reports whether the user is each request's caller.
+func (c *CredentialsConfig) OfCaller() bool { return c.Basic != nil && c.Basic.Caller }
+
+// Value returns the value of the field for credentials that stand in files; the password alone if the user is
+// the caller. It is "" for other kinds. Errors never contain a secret.
 func (c *CredentialsConfig) Value() (string, error) {
 	switch c.Kind() {
 	case "bearer":
@@ -197,6 +209,9 @@ func (c *CredentialsConfig) Value() (string, error) {
 		return "Bearer " + token, err
 	case "basic":
 		password, err := c.Basic.Password.Read()
+		if c.Basic.Caller {
+			return string(password), err
+		}
 		return "Basic " + base64.StdEncoding.EncodeToString([]byte(c.Basic.User+":"+string(password))), err
 	case "header":
 		return readCredential(c.Header.Value)

@@ -138,7 +138,7 @@ func parseChunkLine(line []byte, lenient bool) (size int64, extensions int, err 
 // soundExtensions checks what stands behind the size of a chunk, down to the letter
 // (RFC 9112, section 7.1.1) but where a server sent it.
 func soundExtensions(b []byte, lenient bool) bool {
-	if validValue(b) != nil {
+	if message.HoldsControl(b) {
 		return false
 	}
 	if lenient {

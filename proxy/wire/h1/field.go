@@ -1,7 +1,6 @@
 package h1
 
 import (
-	"encoding/binary"
 	"strings"
 
 	"sallyport/proxy/message"
@@ -20,7 +19,10 @@ func settleLine(line []byte) (f wire.FieldMark, err error) {
 			for v < end && (line[end-1] == ' ' || line[end-1] == '\t') {
 				end--
 			}
-			return wire.FieldMark{Colon: int32(i), Value: int32(v), End: int32(end)}, validValue(line[v:end])
+			if message.HoldsControl(line[v:end]) {
+				return f, malformed("bad field value")
+			}
+			return wire.FieldMark{Colon: int32(i), Value: int32(v), End: int32(end)}, nil
 		}
 		l := nameByte[c]
 		if l == 0 {
@@ -29,43 +31,6 @@ func settleLine(line []byte) (f wire.FieldMark, err error) {
 		line[i] = l
 	}
 	return f, malformed("line without a colon")
-}
-
-func validValue(v []byte) error {
-	for len(v) >= 32 {
-		if odd(v)|odd(v[8:])|odd(v[16:])|odd(v[24:]) != 0 && holdsControl(v[:32]) {
-			return malformed("bad field value")
-		}
-		v = v[32:]
-	}
-	for len(v) >= 8 {
-		if odd(v) != 0 && holdsControl(v[:8]) {
-			return malformed("bad field value")
-		}
-		v = v[8:]
-	}
-	if holdsControl(v) {
-		return malformed("bad field value")
-	}
-	return nil
-}
-
-// holdsControl reports whether v contains a control other than the tab.
-func holdsControl(v []byte) bool {
-	for _, c := range v {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return true
-		}
-	}
-	return false
-}
-
-// odd tests the first eight bytes of v at once, because bearer tokens and sessions are long. It is 0 if
-// all are printable ASCII: neither byte-' ' nor byte+1 then has the highest bit.
-func odd(v []byte) uint64 {
-	const ones, highs = 0x0101010101010101, 0x8080808080808080
-	x := binary.LittleEndian.Uint64(v)
-	return ((x - ' '*ones) | (x + ones)) & highs
 }
 
 // nameByte maps field name characters to lower case, and all other bytes to 0.

@@ -405,7 +405,7 @@ func TestLargeAnswerCostsOnlyItsCall(t *testing.T) {
 					o.drain()
 				})
 				cl := dialClient(t, addr, ClientOptions{})
-				r := wire.Request{Head: 10 * time.Second, Idle: 10 * time.Second}
+				r := wire.Request{Head: time.Minute, Idle: time.Minute}
 				got := make(chan string, 1)
 				go func() {
 					_, body, err := cl.get(context.Background(), r)

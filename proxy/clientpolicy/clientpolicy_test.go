@@ -1,4 +1,4 @@
-package proxy
+package clientpolicy
 
 import (
 	"crypto/tls"
@@ -10,13 +10,14 @@ import (
 
 	"sallyport/auth/authtest"
 	"sallyport/auth/clientcert"
+	"sallyport/proxy/config"
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
 )
 
 // strictPolicies are the policies of a host that requires certificates of a new CA, and a connection
 // with one.
-func strictPolicies(t testing.TB) (*clientPolicies, *wire.Conn) {
+func strictPolicies(t testing.TB) (*Policies, *wire.Conn) {
 	t.Helper()
 	ca := authtest.NewCA("lab", time.Now(), nil)
 	dir := t.TempDir()
@@ -34,7 +35,7 @@ routes:
 			t.Fatal(err)
 		}
 	}
-	cfg, err := LoadConfig(file)
+	cfg, err := config.Load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,7 @@ routes:
 		t.Fatal(err)
 	}
 	chain := authtest.ChainOf(ca.Client("alice", authtest.URIs("spiffe://lab/alice")))
-	return newClientPolicies(cfg, trusts), &wire.Conn{TLS: &tls.ConnectionState{ServerName: "models.test", PeerCertificates: chain}}
+	return New(cfg, trusts), &wire.Conn{TLS: &tls.ConnectionState{ServerName: "models.test", PeerCertificates: chain}}
 }
 
 func TestHostsAskForCertificatesAsTheirRoutesDo(t *testing.T) {
@@ -52,7 +53,7 @@ func TestHostsAskForCertificatesAsTheirRoutesDo(t *testing.T) {
 		"models.test": true, "a.wild.test": true, "b.wild.test": true, "free.wild.test": false, "plain.test": false,
 		"tokens.test": true, "[::1]": true, "wild.test": false, "a.b.wild.test": false, "": false, "unknown.test": false,
 	} {
-		if got := p.of(host) != nil; got != asks {
+		if got := p.Of(host) != nil; got != asks {
 			t.Errorf("%q asks: %t, want %t", host, got, asks)
 		}
 	}
@@ -75,7 +76,7 @@ routes:
 			t.Fatal(err)
 		}
 	}
-	cfg, err := LoadConfig(file)
+	cfg, err := config.Load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +84,7 @@ routes:
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = newClientPolicies(cfg, trusts).checkBalanced(&message.Head{Host: "models.test", Path: "/open"}, &wire.Conn{})
+	err = New(cfg, trusts).CheckBalanced(&message.Head{Host: "models.test", Path: "/open"}, &wire.Conn{})
 	if err == nil || !strings.Contains(err.Error(), "mode: required") {
 		t.Errorf("got %v, want a refusal", err)
 	}
@@ -92,7 +93,7 @@ routes:
 func TestCheckOfAConnectionDoesNotAllocate(t *testing.T) {
 	p, c := strictPolicies(t)
 	if n := testing.AllocsPerRun(1000, func() {
-		if err := p.checkConn("models.test", c); err != nil {
+		if err := p.CheckConn("models.test", c); err != nil {
 			t.Fatal(err)
 		}
 	}); n > 0 {
@@ -105,7 +106,7 @@ func BenchmarkCheckConn(b *testing.B) {
 	p, c := strictPolicies(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := p.checkConn("models.test", c); err != nil {
+		if err := p.CheckConn("models.test", c); err != nil {
 			b.Fatal(err)
 		}
 	}

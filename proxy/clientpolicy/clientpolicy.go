@@ -1,4 +1,6 @@
-package proxy
+// Package clientpolicy answers which hosts of a configuration ask for client certificates, and which
+// connections and requests may use such a host.
+package clientpolicy
 
 import (
 	"crypto/x509"
@@ -7,28 +9,28 @@ import (
 
 	"sallyport/auth"
 	"sallyport/auth/clientcert"
+	"sallyport/proxy/config"
 	"sallyport/proxy/edge"
 	"sallyport/proxy/exchange"
 	"sallyport/proxy/message"
 	"sallyport/proxy/wire"
 )
 
-// clientPolicies are the hosts of a configuration that ask for client certificates. They are
-// immutable.
-type clientPolicies struct {
+// Policies are the hosts of a configuration that ask for client certificates. They are immutable, and
+// safe for concurrent use.
+type Policies struct {
 	trusts   *clientcert.Hosts
 	exact    map[string]bool // whether a host asks for certificates
 	wildcard map[string]bool // the same for "example.com" of "*.example.com"
 	policies map[*clientcert.Trust]*edge.ClientPolicy
 }
 
-// newClientPolicies returns the policies of a configuration; nil if none of its hosts asks for
-// certificates.
-func newClientPolicies(cfg *Config, trusts *clientcert.Hosts) *clientPolicies {
+// New returns the policies of a configuration; nil if none of its hosts asks for certificates.
+func New(cfg *config.Config, trusts *clientcert.Hosts) *Policies {
 	if len(cfg.ClientCertificates) == 0 {
 		return nil
 	}
-	p := &clientPolicies{trusts: trusts, exact: map[string]bool{}, wildcard: map[string]bool{}, policies: map[*clientcert.Trust]*edge.ClientPolicy{}}
+	p := &Policies{trusts: trusts, exact: map[string]bool{}, wildcard: map[string]bool{}, policies: map[*clientcert.Trust]*edge.ClientPolicy{}}
 	var hosts []string // also without a listener for TLS: balancers may end it
 	for i := range cfg.Routes {
 		hosts = append(hosts, cfg.Routes[i].Host...)
@@ -64,13 +66,13 @@ func policyOf(t *clientcert.Trust) *edge.ClientPolicy {
 	}
 }
 
-// of returns the policy of a host; nil if it asks for no certificate.
-func (p *clientPolicies) of(host string) *edge.ClientPolicy {
+// Of returns the policy of a host; nil if it asks for no certificate.
+func (p *Policies) Of(host string) *edge.ClientPolicy {
 	_, policy := p.trustOf(host)
 	return policy
 }
 
-func (p *clientPolicies) trustOf(host string) (*clientcert.Trust, *edge.ClientPolicy) {
+func (p *Policies) trustOf(host string) (*clientcert.Trust, *edge.ClientPolicy) {
 	asks, known := p.exact[host]
 	if !known {
 		_, rest, _ := strings.Cut(host, ".")
@@ -83,15 +85,15 @@ func (p *clientPolicies) trustOf(host string) (*clientcert.Trust, *edge.ClientPo
 	return t, p.policies[t]
 }
 
-// checkConn implements [exchange.Snapshot.CheckConn].
-func (p *clientPolicies) checkConn(host string, c *wire.Conn) error {
+// CheckConn implements [exchange.Snapshot.CheckConn].
+func (p *Policies) CheckConn(host string, c *wire.Conn) error {
 	trust, policy := p.trustOf(host)
 	if policy == nil || c.TLS == nil { // without TLS, a balancer has ended it
 		return nil
 	}
 	// A balancer may use one connection for all hosts: it sends each client's certificate in a field.
 	if named := edge.HostOf(c.TLS.ServerName, c.Local); named != host && trust.HeaderFrom(c.Peer.Addr()) == "" {
-		if other := p.of(named); other == nil || other.ID != policy.ID {
+		if other := p.Of(named); other == nil || other.ID != policy.ID {
 			return &exchange.Misdirected{Cause: fmt.Sprintf("the connection was opened for %q, which does not ask for client certificates as this host does", named)}
 		}
 	}
@@ -107,9 +109,9 @@ func (p *clientPolicies) checkConn(host string, c *wire.Conn) error {
 	return nil
 }
 
-// checkBalanced implements [exchange.Snapshot.CheckBalanced]. Where no field is configured, nobody can
+// CheckBalanced implements [exchange.Snapshot.CheckBalanced]. Where no field is configured, nobody can
 // prove a certificate.
-func (p *clientPolicies) checkBalanced(head *message.Head, c *wire.Conn) error {
+func (p *Policies) CheckBalanced(head *message.Head, c *wire.Conn) error {
 	trust, policy := p.trustOf(head.Host)
 	if policy == nil || !policy.Required || c.TLS != nil && trust.HeaderFrom(c.Peer.Addr()) == "" {
 		return nil
@@ -117,8 +119,8 @@ func (p *clientPolicies) checkBalanced(head *message.Head, c *wire.Conn) error {
 	return auth.CheckCertificate(p.trusts, &auth.Request{Head: head, Via: c.Peer.Addr().Unmap(), Conn: c.TLS})
 }
 
-// certificateField implements [exchange.Snapshot.CertificateField].
-func (p *clientPolicies) certificateField(host, name string, c *wire.Conn) bool {
+// CertificateField implements [exchange.Snapshot.CertificateField].
+func (p *Policies) CertificateField(host, name string, c *wire.Conn) bool {
 	trust, policy := p.trustOf(host)
 	if policy == nil {
 		return false
@@ -127,8 +129,8 @@ func (p *clientPolicies) certificateField(host, name string, c *wire.Conn) bool 
 	return field != "" && (name == field || field == clientcert.FieldClientCert && name == clientcert.FieldClientCertChain)
 }
 
-// outdated implements [exchange.Snapshot.Outdated].
-func (p *clientPolicies) outdated(host string, c *wire.Conn) bool {
+// Outdated implements [exchange.Snapshot.Outdated].
+func (p *Policies) Outdated(host string, c *wire.Conn) bool {
 	trust, policy := p.trustOf(host)
 	return policy != nil && c.TLS != nil && c.ClientPolicy != policy.ID && trust.HeaderFrom(c.Peer.Addr()) == ""
 }
