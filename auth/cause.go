@@ -114,12 +114,12 @@ func headerWord(s string) string {
 }
 
 // unknownKey returns the cause for a token whose key the issuer does not have.
-func (iss *issuer) unknownKey(im *issuerMemory, t *token, err error) error {
+func (iss *issuer) unknownKey(s *keySet, t *token, err error) error {
 	kid := "no kid"
 	if t.hasKid {
 		kid = "kid " + setting.Quoted(t.kid, shownID)
 	}
-	if set := im.keys.current.Load(); set != nil && errors.Is(err, errUnknownKey) {
+	if set := s.current.Load(); set != nil && errors.Is(err, errUnknownKey) {
 		return fmt.Errorf("issuer %s: the token has %s and alg %s; none of the issuer's %d keys matches", iss.name, kid, headerWord(t.alg), len(set.list))
 	}
 	return fmt.Errorf("issuer %s: the token has %s and alg %s: %w", iss.name, kid, headerWord(t.alg), err)

@@ -186,19 +186,12 @@ func (li *loginIssuer) Verify(ctx context.Context, jwt string, types ...string) 
 	case t.hasTyp && !slices.ContainsFunc(types, func(typ string) bool { return mediaType(typ) == mediaType(t.typ) }):
 		return nil, "", fmt.Errorf("%w is %s, accepted are %s", errType, headerWord(t.typ), strings.Join(types, ", "))
 	}
-	found, err := im.keys.resolve(ctx, t.kid, t.alg)
+	k, err := im.keys.signer(ctx, li.issuer, t)
 	switch {
 	case errors.Is(err, errNotChecked):
-		return nil, "", fmt.Errorf("%w: issuer %s: %w", login.ErrUnavailable, li.name, err)
+		return nil, "", fmt.Errorf("%w: %w", login.ErrUnavailable, err)
 	case err != nil:
-		return nil, "", li.unknownKey(im, t, err)
-	}
-	if other := found.keepOwn(li.issuer, t.registered.iss); found.n == 0 {
-		return nil, "", li.foreignKey(other)
-	}
-	k := found.signer(t)
-	if k == nil {
-		return nil, "", fmt.Errorf("issuer %s: %w %s", li.name, errSignature, found.inWords())
+		return nil, "", err
 	}
 	return slices.Clone(t.payload), k.name(), nil
 }
