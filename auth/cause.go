@@ -101,8 +101,8 @@ func difference(a, b string) string {
 	return ""
 }
 
-// headerWord returns alg or typ in quotes. It does not repeat a long value or unusual characters,
-// because no signature was verified.
+// headerWord returns alg, typ or another word of somebody unknown in quotes. It does not repeat a long
+// value or unusual characters.
 func headerWord(s string) string {
 	plain := strings.IndexFunc(s, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("+-./", r)
