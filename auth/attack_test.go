@@ -50,7 +50,7 @@ func (f *forge) good() string { return f.provider.claims(f.clock.Now(), nil) }
 
 // TestForgedTokensAreRefused tries the attacks on header and signature of RFC 8725 and of
 // published playbooks. Each must get the generic reason, contact no host that the token
-// names, and cause no further fetch.
+// names, and all together cause at most one further fetch.
 func TestForgedTokensAreRefused(t *testing.T) {
 	f := newForge(t)
 	want(t, f.chain, f.rsa.Token(f.good()), "")
@@ -181,7 +181,7 @@ func TestForgedTokensAreRefused(t *testing.T) {
 		t.Errorf("a host that tokens name was asked %d times", n)
 	}
 	if n := f.Fetches(); n > 2 {
-		t.Errorf("keys were fetched %d times, want at most 2: the first time, and once for unknown kids", n)
+		t.Errorf("keys were fetched %d times, want at most 2: the first time, and once for what no known key verifies", n)
 	}
 	want(t, f.chain, f.rsa.Token(f.good()), "")
 }

@@ -378,24 +378,19 @@ func (v *verification) check(ctx context.Context, c *candidate, t *token) (*veri
 	if err := c.iss.rules.header(t); err != nil {
 		return nil, bad(fmt.Errorf("issuer %s: %w", c.iss.name, err))
 	}
-	found, err := im.keys.resolve(ctx, t.kid, t.alg)
-	switch {
-	case errors.Is(err, errNotChecked):
-		return nil, &Error{Reason: IssuerUnavailable, Err: fmt.Errorf("issuer %s: %w", c.iss.name, err)}
-	case err != nil:
-		return nil, bad(c.iss.unknownKey(im, t, err))
-	}
-	if other := found.keepOwn(c.iss, t.registered.iss); found.n == 0 {
-		return nil, bad(c.iss.foreignKey(other))
-	}
-	now := v.memory.now()
-	if !v.budget.left(v.request.Peer, now) {
+	if !v.budget.left(v.request.Peer, v.memory.now()) {
 		return nil, tooManyFailures(v.budget, v.request.Peer)
 	}
-	k := found.signer(t)
-	if k == nil {
+	k, err := im.keys.signer(ctx, c.iss, t)
+	now := v.memory.now()
+	switch {
+	case errors.Is(err, errNotChecked):
+		return nil, &Error{Reason: IssuerUnavailable, Err: err}
+	case errors.Is(err, errSignature):
 		v.budget.charge(v.request.Peer, now) // once, however many keys were tried
-		return nil, bad(fmt.Errorf("issuer %s: %w %s", c.iss.name, errSignature, found.inWords()))
+		return nil, bad(err)
+	case err != nil:
+		return nil, bad(err)
 	}
 	e, refused := c.checkClaims(t, k, now)
 	if refused != nil {

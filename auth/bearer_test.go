@@ -59,26 +59,6 @@ func TestWithdrawnKeyInvalidatesItsTokens(t *testing.T) {
 	}
 }
 
-// TestReplacedKeyWithSameKidIsRefused checks that tokens of the old key are refused, and
-// that a bad signature causes no fetch.
-func TestReplacedKeyWithSameKidIsRefused(t *testing.T) {
-	f := newForge(t)
-	old, replacement := f.rsa.Token(f.good()), authtest.NewKey("one", "RS256", authtest.OtherRSA())
-	want(t, f.chain, old, "")
-	f.Publish(replacement.JWK())
-	for range 20 {
-		f.clock.Add(time.Minute)
-		want(t, f.chain, replacement.Token(f.good()), BadCredential)
-	}
-	if n := f.Fetches(); n != 1 {
-		t.Errorf("keys were fetched %d times, want once: bad signatures fetch nothing", n)
-	}
-	want(t, f.chain, old, "")
-	refresh(t, f.auth)
-	want(t, f.chain, replacement.Token(f.good()), "")
-	want(t, f.chain, old, BadCredential)
-}
-
 // refresh fetches the keys of every issuer, like the background refresh.
 func refresh(t *testing.T, a *Auth) {
 	t.Helper()

@@ -101,8 +101,8 @@ func difference(a, b string) string {
 	return ""
 }
 
-// headerWord returns alg or typ in quotes. It does not repeat a long value or unusual characters,
-// because no signature was verified.
+// headerWord returns alg, typ or another word of somebody unknown in quotes. It does not repeat a long
+// value or unusual characters.
 func headerWord(s string) string {
 	plain := strings.IndexFunc(s, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("+-./", r)
@@ -113,7 +113,7 @@ func headerWord(s string) string {
 	return setting.Quoted(s, 16)
 }
 
-// unknownKeyError is the cause of a token whose key the issuer does not have. It wraps the error of the key set.
+// unknownKeyError is the cause of a token that none of the known keys verifies. It wraps the error of the key set.
 type unknownKeyError struct {
 	text string
 	err  error
@@ -126,12 +126,12 @@ func (e *unknownKeyError) Error() string { return e.text }
 func (e *unknownKeyError) Unwrap() error { return e.err }
 
 // unknownKey returns the cause for a token whose key the issuer does not have.
-func (iss *issuer) unknownKey(im *issuerMemory, t *token, err error) error {
+func (iss *issuer) unknownKey(s *keySet, t *token, err error) error {
 	kid := "no kid"
 	if t.hasKid {
 		kid = "kid " + setting.Quoted(t.kid, shownID)
 	}
-	if set := im.keys.current.Load(); set != nil && errors.Is(err, errUnknownKey) {
+	if set := s.current.Load(); set != nil && errors.Is(err, errUnknownKey) {
 		return &unknownKeyError{fmt.Sprintf("issuer %s: the token has %s and alg %s; none of the issuer's %d keys matches", iss.name, kid, headerWord(t.alg), len(set.list)), err}
 	}
 	return fmt.Errorf("issuer %s: the token has %s and alg %s: %w", iss.name, kid, headerWord(t.alg), err)

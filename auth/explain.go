@@ -226,12 +226,8 @@ func (c *candidate) at(ctx context.Context, t *token, at time.Time) *Error {
 	if im == nil || c.asked() {
 		return nil
 	}
-	found, err := im.keys.resolve(ctx, t.kid, t.alg)
+	k, err := im.keys.signer(ctx, c.iss, t)
 	if err != nil {
-		return nil
-	}
-	k := found.signer(t)
-	if k == nil {
 		return nil
 	}
 	e, refused := c.checkClaims(t, k, at)

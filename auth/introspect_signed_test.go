@@ -73,7 +73,7 @@ func TestSignedAnswerOfAnotherIsRefused(t *testing.T) {
 		cause  string
 	}{
 		"another key":     {key: &evil, cause: "the signature does not match key \"one\""},
-		"an unknown key":  {header: `{"alg":"EdDSA","kid":"two","typ":"token-introspection+jwt"}`, cause: "no key with this kid"},
+		"an unknown key":  {header: `{"alg":"EdDSA","kid":"two","typ":"token-introspection+jwt"}`, cause: `the token has kid "two" and alg "EdDSA"; none of the issuer's 1 keys matches`},
 		"an access token": {header: `{"alg":"EdDSA","kid":"one","typ":"at+jwt"}`, cause: `typ is "at+jwt"`},
 		"a JWT":           {header: `{"alg":"EdDSA","kid":"one","typ":"JWT"}`, cause: `typ is "JWT"`},
 		"no typ":          {header: `{"alg":"EdDSA","kid":"one"}`, cause: `typ is ""`},

@@ -252,15 +252,8 @@ func (in *introspector) open(ctx context.Context, text string, t *token) error {
 	if err := rules.header(outer); err != nil {
 		return err
 	}
-	found, err := in.keys.resolve(ctx, outer.kid, outer.alg)
-	if err != nil {
+	if _, err := in.keys.signer(ctx, in.issuer, outer); err != nil {
 		return err
-	}
-	if other := found.keepOwn(in.issuer, outer.registered.iss); found.n == 0 {
-		return in.issuer.foreignKey(other)
-	}
-	if found.signer(outer) == nil {
-		return errors.New("the signature does not match " + found.inWords())
 	}
 	c, now := &outer.registered, in.memory.now()
 	oldest := now.Add(-rules.skew - in.timeout).Unix()
@@ -275,7 +268,7 @@ func (in *introspector) open(ctx context.Context, text string, t *token) error {
 		return errors.New("it has expired")
 	}
 	whole := false
-	err = outer.object(outer.payload, func(name string, d *jsontext.Decoder) error {
+	err := outer.object(outer.payload, func(name string, d *jsontext.Decoder) error {
 		value, err := d.ReadValue()
 		if err != nil {
 			return badJSON(err)

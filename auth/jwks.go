@@ -17,10 +17,11 @@ import (
 )
 
 const (
-	missInterval  = 30 * time.Second // minimum time between fetches for unknown kids
+	missInterval  = 30 * time.Second // minimum time between fetches for tokens that no known key verifies
 	missMemory    = time.Minute      // how long the same unknown kid causes no further fetch
 	maxMisses     = 1024             // unknown kids that are remembered
 	maxWaiting    = 1024             // requests that may wait for one fetch
+	maxDoubts     = 32               // of them, those whose tokens the known keys refuse
 	fetchTime     = 5 * time.Second  // for discovery and keys together
 	firstRetry    = time.Second
 	lastRetry     = time.Minute
@@ -51,8 +52,9 @@ type keySource struct {
 // keySet holds the keys of one issuer, as last fetched.
 //
 // Known keys are used without waiting for the issuer. Keys are fetched in the background
-// once per refresh, and for an unknown kid at most once per missInterval. Only one fetch
-// runs at a time. A bad signature causes no fetch.
+// once per refresh, and at most once per missInterval for tokens that no known key
+// verifies: those with an unknown kid, and those that the known keys refuse, since an issuer
+// may replace a key under the same kid. Only one fetch runs at a time.
 type keySet struct {
 	keySource
 	now func() time.Time
@@ -72,7 +74,7 @@ type keySet struct {
 	ended      bool                 // no work may start
 	fetching   chan struct{}        // closed when the running fetch ends; nil if none runs
 	waiting    int                  // requests that wait for fetching
-	missed     time.Time            // when an unknown kid last caused a fetch
+	missed     time.Time            // when a token that no known key verifies last caused a fetch
 	misses     map[string]time.Time // unknown kids, and until when they cause no fetch
 	failures   int                  // failed fetches since the last success
 	failed     *keysError           // of the last fetch; nil if it succeeded
@@ -115,8 +117,8 @@ func (s *keySet) withdrawAll() {
 // checked. The gateway answers 503 and not 401.
 var errNotChecked = errors.New("keys not fetched")
 
-// errAskedLately comes with errUnknownKey for a token for which the keys were not fetched, because some token, which may
-// have been made up, has caused a fetch shortly before. The next fetch may bring its key.
+// errAskedLately comes with the error of a token that no known key verifies, and for which the keys were not fetched: some
+// token, which may have been made up, has caused a fetch shortly before. The next fetch may bring its key.
 var errAskedLately = errors.New("the keys were fetched a moment ago")
 
 // resolve returns the keys that may have signed a token, see [keys.find]. The error is or wraps
@@ -126,13 +128,25 @@ func (s *keySet) resolve(ctx context.Context, kid, alg string) (tries, error) {
 	set := s.current.Load()
 	if s.usable(set, s.now()) {
 		found, named, err := set.find(kid, alg)
-		// Another fetch would not help for a known kid with another algorithm, which
-		// is an attack on the key, nor for a token without kid.
-		if err == nil || named || kid == "" || s.fixed != nil {
+		if err == nil || s.fixed != nil {
 			return found, err
 		}
+		// These are likely attacks on the key, such as a known kid with another algorithm.
+		if named || kid == "" {
+			switch again, changed, lately := s.doubt(ctx, kid, alg, tries{}); {
+			case changed:
+				return again, nil
+			case errors.Is(lately, errAskedLately):
+				return tries{}, fmt.Errorf("%w: %w", err, errAskedLately)
+			}
+			return tries{}, err
+		}
 	}
-	started, err := s.await(ctx, kid, s.usable(set, s.now()))
+	need := needKid
+	if !s.usable(set, s.now()) {
+		need = needKeys
+	}
+	started, err := s.await(ctx, kid, need)
 	if err != nil {
 		return tries{}, err
 	}
@@ -157,22 +171,21 @@ func (s *keySet) usable(set *keys, now time.Time) bool {
 }
 
 // await waits for the running fetch. If none runs and one is due, it starts one.
-// started reports whether this call started it. haveKeys means that usable keys exist
-// and none of them has the kid.
-func (s *keySet) await(ctx context.Context, kid string, haveKeys bool) (started bool, err error) {
+// started reports whether this call started it.
+func (s *keySet) await(ctx context.Context, kid string, need need) (started bool, err error) {
 	s.mu.Lock()
 	done := s.fetching
 	if done == nil {
-		if err := s.mayFetch(kid, haveKeys); err != nil {
+		if err := s.mayFetch(kid, need); err != nil {
 			s.mu.Unlock()
 			return false, err
 		}
-		if haveKeys {
+		if need != needKeys {
 			s.missed = s.now()
 		}
 		done, started = s.start(), true
 	}
-	if done == nil || s.waiting >= maxWaiting {
+	if done == nil || s.waiting >= need.mostWaiting() {
 		s.mu.Unlock()
 		return false, errNotChecked
 	}
@@ -197,15 +210,15 @@ func (s *keySet) await(ctx context.Context, kid string, haveKeys bool) (started 
 
 // mayFetch returns nil if a fetch is due, and otherwise the error for the request. The
 // caller must hold s.mu.
-func (s *keySet) mayFetch(kid string, haveKeys bool) error {
+func (s *keySet) mayFetch(kid string, need need) error {
 	now := s.now()
-	if !haveKeys {
+	if need == needKeys {
 		if now.Before(s.retry) {
 			return s.notCheckedLocked()
 		}
 		return nil
 	}
-	if now.Sub(s.missed) >= missInterval && !now.Before(s.misses[kid]) {
+	if now.Sub(s.missed) >= missInterval && (need == needOther || !now.Before(s.misses[kid])) {
 		return nil
 	}
 	switch {

@@ -186,19 +186,12 @@ func (li *loginIssuer) Verify(ctx context.Context, jwt string, types ...string) 
 	case t.hasTyp && !slices.ContainsFunc(types, func(typ string) bool { return mediaType(typ) == mediaType(t.typ) }):
 		return nil, "", fmt.Errorf("%w is %s, accepted are %s", errType, headerWord(t.typ), strings.Join(types, ", "))
 	}
-	found, err := im.keys.resolve(ctx, t.kid, t.alg)
+	k, err := im.keys.signer(ctx, li.issuer, t)
 	switch {
 	case errors.Is(err, errNotChecked):
-		return nil, "", fmt.Errorf("%w: issuer %s: %w", login.ErrUnavailable, li.name, err)
+		return nil, "", fmt.Errorf("%w: %w", login.ErrUnavailable, err)
 	case err != nil:
-		return nil, "", ofKeys(li.unknownKey(im, t, err))
-	}
-	if other := found.keepOwn(li.issuer, t.registered.iss); found.n == 0 {
-		return nil, "", li.foreignKey(other)
-	}
-	k := found.signer(t)
-	if k == nil {
-		return nil, "", fmt.Errorf("issuer %s: %w %s", li.name, errSignature, found.inWords())
+		return nil, "", ofKeys(err)
 	}
 	return slices.Clone(t.payload), k.name(), nil
 }
@@ -226,19 +219,19 @@ func (li *loginIssuer) Access(ctx context.Context, raw string) (claims []byte, b
 	case TokenExpired, TokenNotYetValid:
 		return nil, "", login.Untimely(cause)
 	}
-	if errors.Is(refused, errUnknownKey) {
+	if errors.Is(refused, errUnknownKey) || errors.Is(refused, errSignature) {
 		return nil, "", ofKeys(&unknownKeyError{refused.Error(), refused.Err})
 	}
 	return nil, "", cause
 }
 
-// ofKeys returns the error for a token that none of the issuer's keys has signed. If they were not fetched for it, it
+// ofKeys returns the error for a token that none of the issuer's keys verifies. If they were not fetched for it, it
 // could not be checked: a token of a stranger, who has made up its kid, must not decide what comes of the issuer's own.
 func ofKeys(unknown error) error {
 	switch {
 	case errors.Is(unknown, errAskedLately):
 		return fmt.Errorf("%w: %w", login.ErrUnavailable, unknown)
-	case errors.Is(unknown, errUnknownKey):
+	case errors.Is(unknown, errUnknownKey), errors.Is(unknown, errSignature):
 		return login.Untimely(unknown)
 	}
 	return unknown

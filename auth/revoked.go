@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,6 +50,13 @@ var errRevocation = errors.New("want principal SOURCE:NAME before TIME, jti issu
 func ParseRevocation(line string) (r Revocation, err error) {
 	kind, rest, _ := strings.Cut(line, " ")
 	r.Kind, rest = kind, strings.TrimSpace(rest)
+	if kinds := []string{RevokedPrincipal, RevokedToken, RevokedKey, RevokedAPIKey, RevokedCertificate}; !slices.Contains(kinds, kind) {
+		unknown := "unknown kind " + headerWord(kind) // which may be a pasted secret
+		if near := setting.Nearest(kind, kinds); near != "" {
+			return Revocation{}, fmt.Errorf("%s; did you mean %s?", unknown, near)
+		}
+		return Revocation{}, fmt.Errorf("%s; %w", unknown, errRevocation)
+	}
 	if rest, err = r.options(rest); err != nil {
 		return Revocation{}, err
 	}
@@ -137,11 +145,6 @@ func (r *Revocation) check() error {
 		if !isCertificate(r.ID) {
 			return errors.New("want sha256: and the fingerprint, or the serial number in hexadecimal and the issuer, such as 1f2a CN=Lab CA")
 		}
-	case r.Kind != RevokedKey && r.Kind != RevokedAPIKey:
-		if near := setting.Nearest(r.Kind, []string{RevokedPrincipal, RevokedToken, RevokedKey, RevokedAPIKey, RevokedCertificate}); near != "" {
-			return fmt.Errorf("unknown word; did you mean %s?", near)
-		}
-		return errRevocation
 	}
 	return nil
 }

@@ -302,6 +302,7 @@ func (g *Gateway) announce() {
 	if root := g.RootPath(); root != "" {
 		g.memory.Log.Info("certificates come from the local development authority", "root", root)
 	}
+	g.now().config.LogWarnings(g.memory.Log)
 	g.memory.Log.Info("ready", "routes", len(g.now().config.Routes), "version", g.memory.options.Version)
 }
 

@@ -192,6 +192,11 @@ func TestKeyFileIsReadAgain(t *testing.T) {
 	expect("after a broken file", 200, 401)
 	write(authtest.KeySet(two.JWK()))
 	expect("after the change", 401, 200)
+	old := two
+	two = authtest.NewKey("two", "ES256", authtest.EC(elliptic.P256()))
+	write(authtest.KeySet(two.JWK()))
+	one = old // its tokens were verified and cached
+	expect("after another key got the same kid", 401, 200)
 	if n := h.issuer.Fetches(); n > 1 {
 		t.Errorf("%d fetches of another issuer's keys", n)
 	}

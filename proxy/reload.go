@@ -52,7 +52,12 @@ func (g *Gateway) reloadFor(ctx context.Context, by config.Loader, unchanged slo
 	status := g.describe()
 	switch report.Result {
 	case ReloadChanged:
-		log.Info("configuration reloaded", "summary", report.Summary, "changes", report.Changes)
+		facts := []any{"summary", report.Summary}
+		if len(report.Changes) > 0 {
+			facts = append(facts, "changes", report.Changes)
+		}
+		log.Info("configuration reloaded", facts...)
+		g.now().config.LogWarnings(log)
 		g.memory.reloads.Changed(report.To)
 		g.memory.reloads.SetWatching(g.now().config.Reload.Watches())
 	case ReloadUnchanged:

@@ -2,10 +2,13 @@ package login_test
 
 import (
 	"crypto/elliptic"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,16 +16,49 @@ import (
 	"sallyport/auth/login"
 )
 
-// renewKey makes the provider sign with a key that replaces its own. The key set has it once publish is called.
-func (d *desk) renewKey() (publish func(), logout func(sub string) string) {
+// kid returns the kid of the provider's first key.
+func (d *desk) kid() string {
 	d.t.Helper()
-	key := authtest.NewKey("next", "ES256", authtest.EC(elliptic.P256()))
+	token, err := d.issuer.Sign(d.issuer.Claims("alice"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	head, _, _ := strings.Cut(token, ".")
+	text, err := base64.RawURLEncoding.DecodeString(head)
+	var header struct{ Kid string }
+	if err := errors.Join(err, json.Unmarshal(text, &header)); err != nil {
+		d.t.Fatal(err)
+	}
+	return header.Kid
+}
+
+// turnovers calls test for each way in which an issuer replaces its key: under a new kid, as it should, or under the same
+// one, as one that makes its key at each start. Either is tried with both sources of claims.
+func turnovers(t *testing.T, test func(t *testing.T, d *desk, kid string)) {
+	for _, claims := range []string{login.ClaimsIDToken, login.ClaimsAccessToken} {
+		for _, same := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, same kid: %t", claims, same), func(t *testing.T) {
+				d := newDesk(t, func(d *desk) { d.config.Claims = claims })
+				kid := "next"
+				if same {
+					kid = d.kid()
+				}
+				test(t, d, kid)
+			})
+		}
+	}
+}
+
+// renewKey makes the provider sign with a key that replaces its own, under a kid. The key set has it once publish is called.
+func (d *desk) renewKey(kid string) (publish func(), logout func(sub string) string) {
+	d.t.Helper()
+	key := authtest.NewKey(kid, "ES256", authtest.EC(elliptic.P256()))
 	sign := func(typ string, claims map[string]any) string {
 		text, err := json.Marshal(claims)
 		if err != nil {
 			d.t.Fatal(err)
 		}
-		return key.Sign(`{"alg":"ES256","kid":"next","typ":"`+typ+`"}`, string(text))
+		return key.Sign(`{"alg":"ES256","kid":"`+kid+`","typ":"`+typ+`"}`, string(text))
 	}
 	now := func() map[string]any {
 		at := d.clock.Now().Unix()
@@ -58,8 +94,7 @@ func (d *desk) forge(n int) {
 // issuer's keys. When the issuer then replaces its key, the next fetch has to wait. Meanwhile no session ends, no sign-in is
 // called wrong, and the issuer tries a logout again.
 func TestAttackWhileIssuerChangesItsKey(t *testing.T) {
-	for _, claims := range []string{login.ClaimsIDToken, login.ClaimsAccessToken} {
-		d := newDesk(t, func(d *desk) { d.config.Claims = claims })
+	turnovers(t, func(t *testing.T, d *desk, kid string) {
 		d.provider.Change(nil, func(answer map[string]any) {
 			c := d.issuer.Claims("alice")
 			c["groups"] = []string{"old"}
@@ -69,44 +104,43 @@ func TestAttackWhileIssuerChangesItsKey(t *testing.T) {
 		victim.signIn()
 		d.clock.Add(4 * time.Minute)
 		d.forge(1)
-		publish, logout := d.renewKey()
+		publish, logout := d.renewKey(kid)
 		publish()
-		victim.afterRefresh(claims+": while the key is unknown", func(_ []string, err error) bool { return err == nil })
+		victim.afterRefresh("while the key is unknown", func(_ []string, err error) bool { return err == nil })
 		late := d.browser()
 		_, err := late.finish(late.visit(late.begin("/")))
-		wantReason(t, claims+": sign-in meanwhile", err, login.Unavailable)
+		wantReason(t, "sign-in meanwhile", err, login.Unavailable)
 		_, err = d.auth.BackChannel(t.Context(), request(host, ""), logout("somebody"))
-		wantReason(t, claims+": logout meanwhile", err, login.Unavailable)
+		wantReason(t, "logout meanwhile", err, login.Unavailable)
 		d.clock.Add(4 * time.Minute)
-		victim.afterRefresh(claims+": later", func(groups []string, err error) bool { return err == nil && slices.Equal(groups, []string{"new"}) })
+		victim.afterRefresh("later", func(groups []string, err error) bool { return err == nil && slices.Equal(groups, []string{"new"}) })
 		d.browser().signIn()
 		if _, err = d.auth.BackChannel(t.Context(), request(host, ""), logout("alice")); err != nil {
-			t.Errorf("%s: logout later: %v", claims, err)
+			t.Errorf("logout later: %v", err)
 		}
 		victim.refused(login.SessionEnded)
-	}
+	})
 }
 
 // TestKeyThatIsPublishedLate has an issuer that signs with a key which its key set, in some cache, does not have yet.
 func TestKeyThatIsPublishedLate(t *testing.T) {
-	for _, claims := range []string{login.ClaimsIDToken, login.ClaimsAccessToken} {
-		d := newDesk(t, func(d *desk) { d.config.Claims = claims })
+	turnovers(t, func(t *testing.T, d *desk, kid string) {
 		d.provider.Change(nil, func(answer map[string]any) { answer["access_token"], _ = d.issuer.Sign(d.issuer.Claims("alice")) })
 		b := d.browser()
 		b.signIn()
 		d.clock.Add(4 * time.Minute)
-		publish, _ := d.renewKey()
+		publish, _ := d.renewKey(kid)
 		for range 3 {
-			b.afterRefresh(claims+": too early", func(_ []string, err error) bool { return err == nil })
+			b.afterRefresh("too early", func(_ []string, err error) bool { return err == nil })
 			d.clock.Add(4 * time.Minute)
 		}
 		late := d.browser()
 		_, err := late.finish(late.visit(late.begin("/")))
-		wantReason(t, claims+": sign-in with that key", err, login.BadTokens)
+		wantReason(t, "sign-in with that key", err, login.BadTokens)
 		publish()
 		d.clock.Add(4 * time.Minute)
-		b.afterRefresh(claims+": published", func(groups []string, err error) bool { return err == nil && slices.Equal(groups, []string{"new"}) })
-	}
+		b.afterRefresh("published", func(groups []string, err error) bool { return err == nil && slices.Equal(groups, []string{"new"}) })
+	})
 }
 
 // TestClockThatIsOffEndsNoSession moves the clock of the gateway, and only that, over a refresh.

@@ -29,12 +29,7 @@ certificate within a minute.`,
   sallyport cert obtain --dry-run
   sallyport cert renew models.example.com
   sallyport cert export models.example.com --cert out.pem --key out.key`,
-		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("unknown command %q", "cert "+args[0])}
-			}
-			return c.Help()
-		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.PersistentFlags().StringVarP(&config, "config", "c", "gateway.yaml", "the configuration")
 	c.AddCommand(newCertList(&config), newCertObtain(&config), newCertRenew(&config), newCertExport(&config))
@@ -55,7 +50,9 @@ func newCertList(config *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "Show every certificate: its hosts, source, issuer, end and next renewal",
-		Args:  noArgs,
+		Example: `  sallyport cert list
+  sallyport cert list -o json`,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			w := c.OutOrStdout()
 			if output == "" {
@@ -153,6 +150,8 @@ its addresses meanwhile.
 With --dry-run the command obtains a certificate for each name from Let's Encrypt's
 staging directory (or --directory) and discards it. This shows whether names, DNS and
 ports are right without using up the authority's rate limits.`,
+		Example: `  sallyport cert obtain --dry-run
+  sallyport cert obtain models.example.com`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if directory != "" && !dry {
 				return usageError{fmt.Errorf("--directory works only with --dry-run; without it, tls.acme.directory is used")}
@@ -198,6 +197,8 @@ func newCertRenew(config *string) *cobra.Command {
 		Short: "Renew certificates by ACME now",
 		Long: `Renew certificates by ACME now, even if they are not due, for example after a key has
 leaked. A running gateway uses them within a minute.`,
+		Example: `  sallyport cert renew models.example.com
+  sallyport cert renew --all`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if (len(args) == 0) != all {
 				return usageError{fmt.Errorf("name the certificates to renew, or give --all")}
@@ -221,6 +222,8 @@ func newCertExport(config *string) *cobra.Command {
 		Long: `Write the ACME certificate of a host, followed by the intermediate certificates, to a
 file or standard output. The private key is written only to a file, which other users
 cannot read.`,
+		Example: `  sallyport cert export models.example.com --cert out.pem --key out.key
+  sallyport cert export models.example.com | openssl x509 -noout -text`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usageError{fmt.Errorf("want one host, found %d", len(args))}

@@ -162,20 +162,25 @@ func (f *first) logins() string {
 	if f.secretFile != "" {
 		secret, kind = " client_secret: {file: "+plainYAML(f.secretFile)+"},", "a confidential client, whose secret is the content of the file"
 	}
-	base := "https://" + f.host
+	base, wildcard := "https://"+f.host, ""
+	if strings.HasPrefix(f.host, "*") {
+		base, wildcard = "https://HOST", fmt.Sprintf(`# HOST is sign_in_host: issuers register no wildcard such as %s. Write cookie_domain and
+# sign_in_host into session, or list each host in the route and register each.
+`, f.host)
+	}
 	return fmt.Sprintf(`# People sign in at the issuer. Register the client there, for the code flow with PKCE, as
 # %s, and with these addresses
 # (and with the port after the host, if listen.https gets another than 443):
 #   redirect URI              %s
 #   page after sign-out       %s
 #   back-channel logout URL   %s
-# Sessions end when the gateway restarts. To keep them, write keys: {file: session-keys} in place of
+%s# Sessions end when the gateway restarts. To keep them, write keys: {file: session-keys} in place of
 # kind: memory, and make that file: (umask 077; sallyport keygen --session > session-keys)
 # Rules and records call people by sub, at Keycloak a UUID. To call them by their names, write
 # principal: preferred_username at the issuer, and scopes: [profile] at the login.
 logins:
   main: {issuer: main, client_id: %s,%s session: {kind: memory}}
-`, kind, base+login.CallbackPath("main"), base+login.SignedOutPath, base+login.BackChannelPath, plainYAML(f.clientID), secret)
+`, kind, base+login.CallbackPath("main"), base+login.SignedOutPath, base+login.BackChannelPath, wildcard, plainYAML(f.clientID), secret)
 }
 
 // plainYAML returns a YAML scalar with this text, quoted if necessary.

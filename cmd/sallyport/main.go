@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +44,19 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	var unknown error
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(c *cobra.Command, args []string) {
+		// With --help, nobody else looks at the arguments.
+		if c.HasSubCommands() {
+			unknown = commandNamed(c, c.Flags().Args())
+		}
+		if unknown == nil {
+			help(c, args)
+		}
+	})
 	command, err := root.ExecuteContextC(ctx)
+	err = cmp.Or(err, unknown)
 	var usage usageError
 	if errors.As(err, &usage) && !strings.Contains(err.Error(), "\n") {
 		err = fmt.Errorf("%w; see \"%s --help\"", err, command.CommandPath())
@@ -91,19 +104,7 @@ forwards it. It is configured by one YAML file, gateway.yaml.`,
   sallyport serve`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.ArbitraryArgs,
-		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				_ = c.Help()
-				return nil
-			}
-			err := fmt.Errorf("unknown command %q", args[0])
-			c.SuggestionsMinimumDistance = 2
-			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-				err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
-			}
-			return usageError{err}
-		},
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.Version = version()
 	root.SetVersionTemplate(versionLine() + "\n")
@@ -118,7 +119,37 @@ forwards it. It is configured by one YAML file, gateway.yaml.`,
 	}
 	root.AddCommand(newCurl(), newExplain(), newRevoke(), newToken(), newCA()) // take arguments
 	addCompletions(root)
+	root.InitDefaultHelpCmd()
+	root.Args = commandNamed
+	for _, c := range root.Commands() {
+		switch {
+		case c.HasSubCommands():
+			c.Args = commandNamed
+		case c.Name() == "help":
+			c.Args = func(_ *cobra.Command, args []string) error {
+				named, rest, err := root.Find(args)
+				if err == nil && named.HasSubCommands() {
+					err = commandNamed(named, rest)
+				}
+				return err
+			}
+		}
+	}
 	return root
+}
+
+// commandNamed refuses the arguments of a command that only has others: they name none of them.
+func commandNamed(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	name := strings.TrimPrefix(c.CommandPath()+" "+args[0], c.Root().Name()+" ")
+	err := fmt.Errorf("unknown command %q", name)
+	c.SuggestionsMinimumDistance = 2
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
+	}
+	return usageError{err}
 }
 
 func newCA() *cobra.Command {

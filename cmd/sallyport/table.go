@@ -34,7 +34,12 @@ func writeTable(w io.Writer, c *checked) error {
 		for _, url := range r.SignedOut {
 			fmt.Fprintf(&notes, "  page after sign-out      %s\n", url)
 		}
-		fmt.Fprintf(&notes, "  back-channel logout URL  %s\n", r.BackChannel)
+		if r.BackChannel != "" {
+			fmt.Fprintf(&notes, "  back-channel logout URL  %s\n", r.BackChannel)
+		}
+		for _, host := range r.Wildcards {
+			fmt.Fprintf(&notes, "  issuers register no wildcard such as %s: write logins.%s.session.cookie_domain and sign_in_host, the one host to register, or list each host in the route\n", host, r.Login)
+		}
 	}
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {

@@ -15,12 +15,15 @@ type Registration struct {
 	Login    string `json:"login"`
 	Issuer   string `json:"issuer"` // its name in the configuration
 	ClientID string `json:"client_id"`
-	// Redirects and SignedOut are the redirect URIs, and the pages after sign-out, of all hosts. A host
-	// such as *.example.com stands for those that are used.
+	// Redirects and SignedOut are the redirect URIs, and the pages after sign-out, of all hosts without a
+	// star.
 	Redirects []string `json:"redirect_uris"`
 	SignedOut []string `json:"post_logout_redirect_uris"`
-	// BackChannel is where the issuer may tell that it ended sessions, at any of the hosts.
-	BackChannel string `json:"backchannel_logout_uri"`
+	// BackChannel is where the issuer may tell that it ended sessions, at any of the hosts; "" if all
+	// have a star.
+	BackChannel string `json:"backchannel_logout_uri,omitempty"`
+	// Wildcards are the hosts with a star. Issuers do not register those.
+	Wildcards []string `json:"wildcard_hosts,omitempty"`
 }
 
 // Registrations returns those of all logins that routes list, by their names. It is not nil. Ports are those
@@ -48,11 +51,16 @@ func (c *Config) Registrations() []Registration {
 		if len(hosts) == 0 {
 			continue
 		}
-		called := hosts[max(0, slices.IndexFunc(hosts, func(host string) bool { return host[0] != '*' }))]
-		r := Registration{Login: name, Issuer: l.Issuer, ClientID: l.ClientID, BackChannel: "https://" + called + port + login.BackChannelPath}
+		r := Registration{Login: name, Issuer: l.Issuer, ClientID: l.ClientID, Redirects: []string{}, SignedOut: []string{}}
 		for _, host := range hosts {
-			r.Redirects = append(r.Redirects, "https://"+host+port+login.CallbackPath(name))
-			r.SignedOut = append(r.SignedOut, "https://"+host+port+login.SignedOutPath)
+			if host[0] == '*' {
+				r.Wildcards = append(r.Wildcards, host)
+				continue
+			}
+			base := "https://" + host + port
+			r.Redirects = append(r.Redirects, base+login.CallbackPath(name))
+			r.SignedOut = append(r.SignedOut, base+login.SignedOutPath)
+			r.BackChannel = cmp.Or(r.BackChannel, base+login.BackChannelPath)
 		}
 		all = append(all, r)
 	}

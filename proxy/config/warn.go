@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -36,6 +37,21 @@ func (c *Config) Warnings() Faults {
 	f = c.Place(f)
 	f.Sort()
 	return f
+}
+
+// maxLoggedWarnings limits how many warnings are logged at once.
+const maxLoggedWarnings = 10
+
+// LogWarnings logs the warnings of the configuration and of its file of revocations, as check prints
+// them.
+func (c *Config) LogWarnings(log *slog.Logger) {
+	for i, f := range append(c.Warnings(), c.RevokedWarnings()...) {
+		if i == maxLoggedWarnings {
+			log.Warn("there are more warnings about the configuration", "cure", "sallyport check shows all")
+			return
+		}
+		log.Warn("configuration warning", "warning", f.Error())
+	}
 }
 
 // warnUnused records upstreams, policies and issuers that no route names.

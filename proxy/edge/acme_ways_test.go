@@ -188,7 +188,7 @@ func TestEachHostUsesItsOwnSource(t *testing.T) {
 // Renewal of certificates that expire within seconds loses no request.
 func TestACMERenewalLosesNoRequest(t *testing.T) {
 	t.Parallel()
-	h := newACMEHouse(t, acmePlan{life: 24 * time.Second, silent: true}) // renewed at 16 s, so 8 s are left for a slow machine
+	h := newACMEHouse(t, acmePlan{life: 45 * time.Second, silent: true}) // renewed at 30 s, so 15 s are left for a slow machine
 	r := h.start(h.config(nil), "a.example.com")
 	h.obtained(r, "a.example.com")
 	stop := make(chan struct{})

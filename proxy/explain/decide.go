@@ -150,8 +150,7 @@ func (i *inquiry) checkCallers() (err error) {
 
 // behindAnother says what becomes of a session where another proxy asks about the request.
 func (i *inquiry) behindAnother() string {
-	f := i.config.Listen.ForwardAuth
-	switch {
+	switch f := i.config.Listen.ForwardAuth; {
 	case f == nil:
 		return ""
 	case f.ReplacesCookie:

@@ -42,12 +42,6 @@ over the network.`,
   sallyport ca issue --spiffe spiffe://lab/batch --out batch
   sallyport ca revoke spiffe://lab/batch
   sallyport ca list --expiring 7d`,
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return k.usagef("unknown command %q", "ca "+args[0])
-			}
-			return nil
-		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.PersistentFlags().StringVar(&k.dir, "dir", "clients-ca", "the folder of the authority")

@@ -3,7 +3,6 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"sallyport/auth/login"
@@ -21,23 +20,27 @@ func (p *patient) logins() (all []check) {
 			all = append(all, func(ctx context.Context) []Finding { return loginFindings(at, try(ctx)) })
 		}
 		add(func(ctx context.Context) []proxy.LoginFinding { return p.exam.LoginOffers(ctx, r.Login) })
-		concrete := slices.DeleteFunc(slices.Clone(r.Redirects), func(uri string) bool { return strings.Contains(uri, "*") })
-		for _, uri := range concrete[:min(len(concrete), maxRedirects)] {
+		for _, uri := range r.Redirects[:min(len(r.Redirects), maxRedirects)] {
 			add(func(ctx context.Context) []proxy.LoginFinding {
 				return []proxy.LoginFinding{p.exam.TryRedirect(ctx, r.Login, uri)}
 			})
 		}
-		if n := len(concrete) - maxRedirects; n > 0 {
+		if n := len(r.Redirects) - maxRedirects; n > 0 {
 			all = append(all, func(context.Context) []Finding {
 				return []Finding{{"login", at, Skipped, fmt.Sprintf("further redirect URIs, %d in number, are not tried; sallyport check lists them", n), ""}}
 			})
 		}
-		if len(concrete) < len(r.Redirects) {
+		if len(r.Wildcards) > 0 {
 			all = append(all, func(context.Context) []Finding {
-				return []Finding{{"login", at, Skipped, "redirect URIs of hosts with a star are not tried: most issuers want each host's registered", ""}}
+				return []Finding{{"login", at, Skipped, "redirect URIs of hosts with a star are not tried: issuers register none; sallyport check says what to do", ""}}
 			})
 		}
-		origin := strings.TrimSuffix(append(concrete, r.Redirects...)[0], login.CallbackPath(r.Login))
+		origin := ""
+		if len(r.Redirects) > 0 {
+			origin = strings.TrimSuffix(r.Redirects[0], login.CallbackPath(r.Login))
+		} else {
+			origin = "https://" + r.Wildcards[0]
+		}
 		add(func(ctx context.Context) []proxy.LoginFinding {
 			return []proxy.LoginFinding{p.exam.TryClient(ctx, r.Login, origin)}
 		})

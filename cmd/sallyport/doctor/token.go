@@ -116,7 +116,7 @@ func verdictFindings(verdicts []proxy.Verdict) []Finding {
 		v := &verdicts[i]
 		switch {
 		case v.Forbidden != "":
-			add(v, refused, "taken, as "+v.Caller+", but no rule allows it anything: "+v.Forbidden, "give the caller that scope, group or claim at the issuer, or change the rules of the route")
+			add(v, refused, "valid, of "+v.Caller+", but the rules of the route allow this caller nothing: "+v.Forbidden, "give the caller that scope, group or claim at the issuer, or change the rules of the route")
 		case v.Caller != "":
 			add(v, OK, "taken, as "+v.Caller, "")
 		}
