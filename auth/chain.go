@@ -65,7 +65,7 @@ type Proof struct {
 	// elsewhere.
 	Authentication login.Authentication
 	// Tokens are those of the caller that the route passes on: of a session the issuer's, and of a bearer token
-	// itself in both places. Other callers have none, nor has a recheck.
+	// itself in both places. Other callers have none. A recheck looks for none of a session.
 	Tokens login.Tokens
 	// Limited is the name of the API key whose own limits the request counts against; "" for none.
 	Limited string

@@ -215,7 +215,7 @@ func (s *sessions) proof(ctx context.Context, r *Request, u use, now time.Time, 
 		}
 		return Proof{}, err
 	}
-	p.Caller = *u.session.Principal() // of the tokens
+	p.Caller = *u.session.Principal() // as of the refresh that may have brought the tokens
 	return p, nil
 }
 
