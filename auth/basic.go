@@ -18,7 +18,7 @@ import (
 	"sallyport/proxy/message"
 )
 
-// IsBasic reports whether a value of Authorization has the scheme Basic (RFC 7617).
+// IsBasic reports whether a value of Authorization or WWW-Authenticate has the scheme Basic (RFC 7617).
 func IsBasic(value string) bool {
 	scheme, _, _ := strings.Cut(value, " ")
 	return strings.EqualFold(scheme, "Basic")

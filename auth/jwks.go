@@ -117,9 +117,10 @@ func (s *keySet) withdrawAll() {
 // checked. The gateway answers 503 and not 401.
 var errNotChecked = errors.New("keys not fetched")
 
-// errAskedLately comes with the error of a token that no known key verifies, and for which the keys were not fetched: some
-// token, which may have been made up, has caused a fetch shortly before. The next fetch may bring its key.
-var errAskedLately = errors.New("the keys were fetched a moment ago")
+// errNotFetched comes with the error of a token that no known key verifies, and for which the keys were not fetched: some
+// token, which may have been made up, has caused a fetch shortly before, too many wait for one, or it failed. The next
+// fetch may bring its key.
+var errNotFetched = errors.New("the keys were not fetched for it")
 
 // resolve returns the keys that may have signed a token, see [keys.find]. The error is or wraps
 // errUnknownKey or errAmbiguousKey if the issuer's keys are known, and wraps errNotChecked
@@ -133,11 +134,11 @@ func (s *keySet) resolve(ctx context.Context, kid, alg string) (tries, error) {
 		}
 		// These are likely attacks on the key, such as a known kid with another algorithm.
 		if named || kid == "" {
-			switch again, changed, lately := s.doubt(ctx, kid, alg, tries{}); {
+			switch again, changed, doubt := s.doubt(ctx, kid, alg, tries{}); {
 			case changed:
 				return again, nil
-			case errors.Is(lately, errAskedLately):
-				return tries{}, fmt.Errorf("%w: %w", err, errAskedLately)
+			case doubt != nil:
+				return tries{}, fmt.Errorf("%w: %w", err, errNotFetched)
 			}
 			return tries{}, err
 		}
@@ -227,7 +228,7 @@ func (s *keySet) mayFetch(kid string, need need) error {
 	case now.Before(s.misses[kid]):
 		return errUnknownKey
 	}
-	return fmt.Errorf("%w: %w", errUnknownKey, errAskedLately)
+	return fmt.Errorf("%w: %w", errUnknownKey, errNotFetched)
 }
 
 // start starts a fetch and returns a channel that is closed when it ends; nil if the key

@@ -229,7 +229,7 @@ func (li *loginIssuer) Access(ctx context.Context, raw string) (claims []byte, b
 // could not be checked: a token of a stranger, who has made up its kid, must not decide what comes of the issuer's own.
 func ofKeys(unknown error) error {
 	switch {
-	case errors.Is(unknown, errAskedLately):
+	case errors.Is(unknown, errNotFetched):
 		return fmt.Errorf("%w: %w", login.ErrUnavailable, unknown)
 	case errors.Is(unknown, errUnknownKey), errors.Is(unknown, errSignature):
 		return login.Untimely(unknown)

@@ -25,8 +25,8 @@ func (s *keySet) signer(ctx context.Context, iss *issuer, t *token) (*key, error
 	switch again, changed, err := s.doubt(ctx, t.kid, t.alg, found); {
 	case changed:
 		return iss.signer(again, t)
-	case errors.Is(err, errAskedLately):
-		return nil, &unknownKeyError{refused.Error(), errors.Join(refused, errAskedLately)}
+	case err != nil:
+		return nil, &unknownKeyError{refused.Error(), errors.Join(refused, errNotFetched)}
 	}
 	return nil, refused
 }
@@ -44,7 +44,8 @@ func (iss *issuer) signer(found tries, t *token) (*key, error) {
 }
 
 // doubt waits for a fetch, if one runs or is due, because the keys that were found refuse a
-// token. changed reports whether other keys were found then. The error is that of await.
+// token. changed reports whether other keys were found then. The error means that the keys
+// were not fetched.
 //
 // Most such tokens are forged. They share the bound on fetches with unknown kids, and few
 // of them wait. All others are refused at once, so that they hold no goroutines while the
@@ -57,8 +58,8 @@ func (s *keySet) doubt(ctx context.Context, kid, alg string, before tries) (foun
 		return tries{}, false, err
 	}
 	set := s.current.Load()
-	if !s.usable(set, s.now()) {
-		return tries{}, false, nil
+	if s.failing() || !s.usable(set, s.now()) {
+		return tries{}, false, s.notChecked()
 	}
 	found, _, missing := set.find(kid, alg)
 	return found, missing == nil && found != before, nil

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sallyport/auth/authtest"
+	"sallyport/auth/login"
 )
 
 // TestKeyReplacedUnderTheSameKid checks that the first token of a key that replaced another under
@@ -99,7 +100,7 @@ func TestForgedTokensDoNotWaitForAHangingIssuer(t *testing.T) {
 		for range 2000 {
 			all.Go(func() {
 				d, err := f.signs(t, evil)
-				if !errors.Is(err, errSignature) || d > fetchTime {
+				if !errors.Is(err, errSignature) || !errors.Is(err, errNotFetched) || d > fetchTime {
 					t.Errorf("forged: got %v after %v", err, d)
 				}
 				mu.Lock()
@@ -131,13 +132,20 @@ func TestForgedTokensDoNotWaitForAHangingIssuer(t *testing.T) {
 }
 
 // TestBadSignatureWhileTheIssuerIsDown checks that a token whose signature does not verify is refused
-// as such, and not with 503, and that the old keys stay in use.
+// as such, and not with 503, and that the old keys stay in use. What an issuer sends about
+// people cannot be checked meanwhile.
 func TestBadSignatureWhileTheIssuerIsDown(t *testing.T) {
 	f := newForge(t)
 	want(t, f.chain, f.rsa.Token(f.good()), "")
 	fresh := authtest.NewKey("one", "RS256", authtest.OtherRSA())
 	f.Answer(authtest.Status(http.StatusBadGateway))
+	li := newLoginIssuer(f.auth.issuers["corp"], f.auth.memory)
 	for range 3 {
+		// A logout that is called bad is lost: the issuer does not send it again.
+		logout := fresh.Sign(fmt.Sprintf(`{"alg":%q,"kid":%q,"typ":"logout+jwt"}`, fresh.Algorithm, fresh.ID), f.good())
+		if _, _, err := li.Verify(t.Context(), logout, "logout+jwt"); !errors.Is(err, login.ErrUnavailable) {
+			t.Errorf("a logout token: got %v", err)
+		}
 		want(t, f.chain, fresh.Token(f.good()), BadCredential)
 		want(t, f.chain, f.rsa.Token(f.provider.claims(f.clock.Now(), map[string]any{"sub": "bob"})), "")
 	}

@@ -43,6 +43,12 @@ func (l *Login) passed() Passed {
 // next one.
 const awaitAgain = 5 * time.Second
 
+// hasJustTried reports whether a refresh so short ago brought no valid token, or ended the session, that a request
+// starts none.
+func (v *live) hasJustTried(now time.Time) bool {
+	return v.gone.Load() || now.Unix() < v.retry.Load()-int64((retryAfter-awaitAgain)/time.Second)
+}
+
 // refreshing is a refresh that runs.
 type refreshing struct{ done chan struct{} }
 
@@ -109,7 +115,7 @@ func sendable(from, until int64) int64 { return until - min((until-from)/10, 5) 
 // impossible. The refresh goes on when the request ends.
 func (s *Session) awaitRefresh(ctx context.Context, now time.Time) {
 	v, m := s.live, s.login.memory
-	if s.refresh == (packed{}) || now.Unix() < v.retry.Load()-int64((retryAfter-awaitAgain)/time.Second) {
+	if s.refresh == (packed{}) || v.hasJustTried(now) {
 		return
 	}
 	for {
@@ -120,8 +126,11 @@ func (s *Session) awaitRefresh(ctx context.Context, now time.Time) {
 			}
 			if !m.Go(func(life context.Context) {
 				defer v.release(r)
-				s.refreshInTurn(life)
+				if !v.hasJustTried(now) { // as another request has, before this one's turn
+					s.refreshInTurn(life)
+				}
 			}) {
+				v.failed.Store(refuse(Unavailable, errors.New("the gateway stops")))
 				v.release(r)
 				return
 			}

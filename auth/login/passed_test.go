@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,6 +149,37 @@ func TestParallelRequestsWaitForOneRefresh(t *testing.T) {
 	}
 	tabs.Wait()
 	d.settle(1)
+}
+
+// TestTabsShareARefreshThatFails: of tabs that come back all at once, none asks the issuer again for what another has
+// just been refused, or has not got.
+func TestTabsShareARefreshThatFails(t *testing.T) {
+	for name, fails := range map[string]http.Handler{
+		"down": authtest.Status(http.StatusBadGateway), "withdrawn": says(http.StatusBadRequest, "invalid_grant"),
+	} {
+		for _, later := range []time.Duration{4 * time.Minute, 30 * time.Minute} { // a refresh is due, or waited for
+			for range 20 {
+				d := newDesk(t, passing(login.Passed{Access: true}, false))
+				b := d.browser()
+				b.signIn()
+				var asked atomic.Int64
+				d.provider.AnswerTokens(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					asked.Add(1)
+					fails.ServeHTTP(w, r)
+				}))
+				d.clock.Add(later)
+				var tabs sync.WaitGroup
+				for range 50 {
+					tabs.Go(func() { _, _ = d.passing.Authenticate(context.Background(), request(host, b.field())) })
+				}
+				tabs.Wait()
+				d.login.Settle()
+				if n := asked.Load(); n != 1 {
+					t.Errorf("%s, after %v: the issuer was asked %d times", name, later, n)
+				}
+			}
+		}
+	}
 }
 
 // TestEndedTokenIsNotPassed: without a refresh nothing that has ended goes to a server. A person whose issuer
@@ -309,6 +341,16 @@ func TestHangingRefreshHoldsNobodyElse(t *testing.T) {
 	tabs.Wait()
 	b.serves("issuer/corp:alice")
 	d.memory.Logins().End()
+}
+
+// TestNoRefreshAtTheEnd: a gateway that stops sends nobody to sign in anew, who could sign in nowhere.
+func TestNoRefreshAtTheEnd(t *testing.T) {
+	d := newDesk(t, passing(login.Passed{Access: true}, false))
+	b := d.browser()
+	b.signIn()
+	d.clock.Add(10 * time.Minute)
+	d.memory.Logins().End()
+	b.notPassed("stopping", auth.IssuerUnavailable)
 }
 
 // TestBearerTokensStandForBoth: the caller's own token goes on where a person's would; a bad one never.

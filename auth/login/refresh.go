@@ -23,15 +23,19 @@ func (s *Session) refreshIfDue(at int64) {
 		return
 	}
 	s.login.memory.start(s.login.state.slots, func(life context.Context) {
-		if r := s.live.claim(); r != nil {
-			defer s.live.release(r)
+		r := s.live.claim()
+		if r == nil {
+			return
+		}
+		defer s.live.release(r)
+		if s.live.newest.Load().refreshDue(s.login.memory.now().Unix()) { // else that of another request has just ended
 			s.refreshNow(life)
 		}
 	})
 }
 
 func (s *Session) refreshDue(at int64) bool {
-	if s.refresh == (packed{}) || at < s.live.retry.Load() {
+	if s.refresh == (packed{}) || at < s.live.retry.Load() || s.live.gone.Load() {
 		return false
 	}
 	of := s.login.config.Passed

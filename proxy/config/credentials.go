@@ -30,27 +30,40 @@ func (c *Config) checkPassed(r *route.Config, at string, f *setting.Faults) {
 // checkCallersName records callers of a route who have no name, or not one of their own, for an upstream that gets
 // each caller's name in its credentials.
 func (c *Config) checkCallersName(r *route.Config, at string, f *setting.Faults) {
+	first, others := c.sourcesOf(r)
 	for of := range c.EachUpstream(r) {
 		name, u, _ := c.UpstreamOf(of)
 		if !u.Credentials.OfCaller() {
 			continue
 		}
-		problem := "the credentials of " + name + " name the caller (basic.caller), and "
-		first, other := c.sourcesOf(r)
+		other := others
 		for i := range c.Routes {
-			if another := &c.Routes[i]; other == "" && another.Upstream == name {
+			if another := &c.Routes[i]; other == "" && c.namesCallersTo(another, u.Servers()) {
 				if one, _ := c.sourcesOf(another); one != first {
 					other = one
 				}
 			}
 		}
+		problem := "the credentials of " + name + " name the caller (basic.caller), and "
 		switch {
 		case first == route.Anonymous:
 			f.Add(at+".callers", first, problem+"anonymous callers have none", "write an upstream for each of the two")
 		case other != "":
-			f.Add(at+".callers", first, problem+"callers of "+first+" and of "+other+" may have the same", "write an upstream for each of the two")
+			f.Add(at+".callers", first, problem+"callers of "+first+" and of "+other+" may have the same", "let only callers of one source come to each such server")
 		}
 	}
+}
+
+// namesCallersTo reports whether one of some servers gets the names of a route's callers in credentials: by any of
+// the route's upstreams, since a split has several, and two upstreams may be one server.
+func (c *Config) namesCallersTo(r *route.Config, servers []string) bool {
+	for of := range c.EachUpstream(r) {
+		_, u, _ := c.UpstreamOf(of)
+		if u.Credentials.OfCaller() && slices.ContainsFunc(u.Servers(), func(s string) bool { return slices.Contains(servers, s) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // checkCredential records what a route writes into the field of the gateway's own credential.

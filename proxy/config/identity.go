@@ -85,8 +85,8 @@ func (c *Config) checkTokens(r *route.Config, at string, f *setting.Faults) {
 	var exposed setting.URL
 	for of := range c.EachUpstream(r) {
 		_, u, _ := c.UpstreamOf(of) // one that cannot be read is another fault
-		if at, found := u.InTheClear(); found {
-			exposed = at
+		if endpoint, found := u.InTheClear(); found {
+			exposed = endpoint
 		}
 	}
 	switch clear := !exposed.IsZero(); {

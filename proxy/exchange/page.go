@@ -90,11 +90,13 @@ func (x *exchange) pageFields(framed bool) message.Fields {
 // which no other site may learn.
 func (x *exchange) dressOwn(h *message.Response) {
 	h.Fields.Set("cache-control", "no-store")
-	if h.Fields.Set("referrer-policy", "no-referrer"); x.head.Path == login.SignOutPath && x.head.Method == http.MethodGet {
+	referrer := "no-referrer"
+	if x.head.Path == login.SignOutPath && x.head.Method == http.MethodGet {
 		// Else browsers send its form with Origin: null. Those without Sec-Fetch-Site (Safari before 16.4) could sign
 		// nobody out.
-		h.Fields.Set("referrer-policy", "same-origin")
+		referrer = "same-origin"
 	}
+	h.Fields.Set("referrer-policy", referrer)
 	h.Fields.Set("x-content-type-options", "nosniff")
 	if x.leaves {
 		h.Fields.Set("clear-site-data", `"cache"`) // else the key for the page before shows them to whoever comes next

@@ -38,7 +38,7 @@ type BasicConfig struct {
 	User string `yaml:"user"`
 	// Caller sends each caller's name as the user instead, such as alice without its source, for servers
 	// that take people's names from there. A colon, "%" and controls are percent-encoded in it. The
-	// callers of all routes to the upstream must be of one source.
+	// callers of all routes to its servers must be of one source.
 	Caller bool `yaml:"caller"`
 	// Password is the password.
 	Password setting.Secret `yaml:"password"`
