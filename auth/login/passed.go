@@ -190,3 +190,13 @@ func (r *record) noteLife(id *identification, now time.Time, of Passed) {
 		r.idFrom, r.idUntil = now.Unix(), now.Unix()+min(max(id.expires-id.issued, 1), int64(MaxAbsolute/time.Second))
 	}
 }
+
+// dropTokens forgets what was kept for servers alone, and is not passed on any more.
+func (r *record) dropTokens(of Passed) {
+	if !of.Access {
+		r.access = packed{}
+	}
+	if !of.ID {
+		r.idFrom, r.idUntil = 0, 0
+	}
+}

@@ -232,15 +232,13 @@ func TestRefreshWithoutIDToken(t *testing.T) {
 }
 
 // TestReloadPassesTokens: sessions that began before a configuration passes tokens on get them by a refresh at
-// their next request; those without a refresh token sign in anew. When it passes none any more, the next
-// refresh drops them.
+// their next request; those without a refresh token sign in anew.
 func TestReloadPassesTokens(t *testing.T) {
 	for _, memory := range []bool{false, true} {
 		for _, of := range everyPassed {
 			d := newDesk(t, passing(login.Passed{}, memory), func(d *desk) { d.config.Keys = mustKeys(t) })
 			b, without := d.browser(), d.browser()
 			b.signIn()
-			small := len(b.field())
 			d.gives(func(answer map[string]any) { delete(answer, "refresh_token") })
 			without.signIn()
 			g := d.gives(nil)
@@ -257,16 +255,61 @@ func TestReloadPassesTokens(t *testing.T) {
 				without.notPassed("no refresh token", login.SessionExpired)
 			}
 			without.serves("issuer/corp:alice")
-			b.serves("issuer/corp:alice")
-			large := len(b.field())
+		}
+	}
+}
+
+// TestReloadDropsTokens: when a configuration passes tokens on no more, sessions do not keep them until their next
+// refresh, which never comes without a refresh token. Nobody signs in anew, and the browser's cookie is renewed as
+// soon as it would be anyway.
+func TestReloadDropsTokens(t *testing.T) {
+	for _, memory := range []bool{false, true} {
+		for _, of := range everyPassed {
+			plain := newDesk(t, passing(login.Passed{}, memory), func(d *desk) { d.config.Keys = mustKeys(t) }).browser().signIn()
+			d := newDesk(t, passing(of, memory), func(d *desk) { d.config.Keys = mustKeys(t) })
+			d.gives(func(answer map[string]any) { delete(answer, "refresh_token"); delete(answer, "expires_in") })
+			b := d.browser()
+			large := b.signIn().Size()
+			sealed := len(b.field())
 			d.config.Passed = login.Passed{}
 			d.reload()
-			d.clock.Add(4 * time.Minute)
-			b.afterRefresh("turned off", func(_ []string, err error) bool { return err == nil })
-			if now := len(b.field()); !memory && of.Access && (large < small+150 || now > small+50) {
-				t.Errorf("cookies of %d, %d and %d bytes", small, large, now)
+			p, err := b.passes()
+			if err != nil || p.Tokens != (login.Tokens{}) {
+				t.Fatalf("turned off: %+v, %v", p.Tokens, err)
+			}
+			if of.Access && (p.Session.Size() > plain.Size() || large < plain.Size()+150) {
+				t.Errorf("turned off, in memory %t: %d bytes before, now %d; without tokens %d", memory, large, p.Session.Size(), plain.Size())
+			}
+			d.clock.Add(8 * time.Minute) // an eighth of the idle lifetime
+			b.serves("issuer/corp:alice")
+			if now := len(b.field()); !memory && of.Access && now > sealed-150 {
+				t.Errorf("turned off: the cookie had %d bytes, now %d", sealed, now)
+			}
+			if n := d.provider.Refreshes(); n != 0 {
+				t.Errorf("%d refreshes", n)
 			}
 		}
+	}
+}
+
+// TestReloadDuringRefreshPassesTokens: a refresh that began before a configuration passes tokens on brings them, and
+// the first request afterwards needs no other.
+func TestReloadDuringRefreshPassesTokens(t *testing.T) {
+	for _, memory := range []bool{false, true} {
+		d := newDesk(t, passing(login.Passed{}, memory), func(d *desk) { d.config.Keys = mustKeys(t) })
+		b := d.browser()
+		b.signIn()
+		hold, held := d.holdTokens()
+		d.clock.Add(4 * time.Minute)
+		b.serves("issuer/corp:alice")
+		<-held
+		d.config.Passed = login.Passed{Access: true}
+		d.reload()
+		g := d.gives(nil)
+		close(hold)
+		d.login.Settle()
+		b.passed("refreshed meanwhile", g)
+		d.settle(1)
 	}
 }
 
