@@ -67,9 +67,12 @@ func (g *given) tokens() login.Tokens {
 }
 
 // gives notes the tokens that the provider gives, and lets change change its answers.
-func (d *desk) gives(change func(answer map[string]any)) *given {
+func (d *desk) gives(change func(answer map[string]any)) *given { return d.givesOf(nil, change) }
+
+// givesOf does so with changed claims of ID tokens.
+func (d *desk) givesOf(claims, change func(map[string]any)) *given {
 	g := &given{}
-	d.provider.Change(nil, func(answer map[string]any) {
+	d.provider.Change(claims, func(answer map[string]any) {
 		if change != nil {
 			change(answer)
 		}
@@ -289,27 +292,6 @@ func TestReloadDropsTokens(t *testing.T) {
 				t.Errorf("%d refreshes", n)
 			}
 		}
-	}
-}
-
-// TestReloadDuringRefreshPassesTokens: a refresh that began before a configuration passes tokens on brings them, and
-// the first request afterwards needs no other.
-func TestReloadDuringRefreshPassesTokens(t *testing.T) {
-	for _, memory := range []bool{false, true} {
-		d := newDesk(t, passing(login.Passed{}, memory), func(d *desk) { d.config.Keys = mustKeys(t) })
-		b := d.browser()
-		b.signIn()
-		hold, held := d.holdTokens()
-		d.clock.Add(4 * time.Minute)
-		b.serves("issuer/corp:alice")
-		<-held
-		d.config.Passed = login.Passed{Access: true}
-		d.reload()
-		g := d.gives(nil)
-		close(hold)
-		d.login.Settle()
-		b.passed("refreshed meanwhile", g)
-		d.settle(1)
 	}
 }
 
