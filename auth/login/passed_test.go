@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -307,6 +308,9 @@ func TestAttackTokenOfIssuer(t *testing.T) {
 		b := d.browser()
 		_, err := b.finish(b.visit(b.begin("/")))
 		wantReason(t, name, err, login.BadTokens)
+		if size := strconv.Itoa(len(token)) + " bytes"; strings.Contains(err.Error(), size) != (name == "long") {
+			t.Errorf("%s: the cause is %v", name, err)
+		}
 		d.config.Passed = login.Passed{}
 		d.reload()
 		b.signIn()
