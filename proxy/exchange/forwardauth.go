@@ -188,6 +188,9 @@ func (x *exchange) permit(v verdict) error {
 	if i := slices.IndexFunc(x.head.Fields, func(line message.Field) bool { return x.route.Dialect.Dropped(line.Name) }); i >= 0 {
 		return because(reasonUndecided, "the proxy in front would forward a field that makes these servers do something else: "+setting.Shortened(x.head.Fields[i].Name, 64))
 	}
+	if x.keepsAuthorization() {
+		return because(reasonUndecided, "the proxy in front would forward the client's Authorization, where these servers get a token of the caller (identity), and this caller has none: send an API key in X-Api-Key, and nothing in Authorization")
+	}
 	if x.route.Release.SplitsUpstreams() {
 		return because(reasonUndecided, "the gateway chooses the upstream of this request (rewrite.split), and the proxy in front would forward it to its own")
 	}
@@ -203,6 +206,19 @@ func (x *exchange) permit(v verdict) error {
 		h.Fields.Add("cookie", x.cookieForServer())
 	}
 	return x.respondHere(&h, nil)
+}
+
+// keepsAuthorization reports whether the other proxy would forward its client's Authorization where the server of
+// the route gets a token of the caller. In versions 2.9 and 2.10 Caddy puts no empty field in its place
+// (GHSA-7r4p-vjf4-gxv4). Clients may not send the other fields of identity at all.
+func (x *exchange) keepsAuthorization() bool {
+	names := &x.route.Identity
+	if x.asker != DialectCaddy || names.InAuthorization() == "" || !x.head.Fields.Has("authorization") {
+		return false
+	}
+	var own message.Fields
+	x.addIdentity(&own)
+	return own.Get("authorization") == ""
 }
 
 // asksForUpgrade returns the name of a field that may make the other proxy switch this request to
