@@ -38,10 +38,9 @@ func (c *Config) checkCallersName(r *route.Config, at string, f *setting.Faults)
 		problem := "the credentials of " + name + " name the caller (basic.caller), and "
 		first, other := c.sourcesOf(r)
 		for i := range c.Routes {
-			if another := &c.Routes[i]; other == "" && another.Upstream == name {
-				if one, _ := c.sourcesOf(another); one != first {
-					other = one
-				}
+			another := &c.Routes[i]
+			if one, _ := c.sourcesOf(another); other == "" && one != first && c.leadsTo(another, name) {
+				other = one
 			}
 		}
 		switch {
@@ -51,6 +50,16 @@ func (c *Config) checkCallersName(r *route.Config, at string, f *setting.Faults)
 			f.Add(at+".callers", first, problem+"callers of "+first+" and of "+other+" may have the same", "write an upstream for each of the two")
 		}
 	}
+}
+
+// leadsTo reports whether requests of a route may come to a named upstream.
+func (c *Config) leadsTo(r *route.Config, name string) bool {
+	for of := range c.EachUpstream(r) {
+		if of.Upstream == name {
+			return true
+		}
+	}
+	return false
 }
 
 // checkCredential records what a route writes into the field of the gateway's own credential.
