@@ -397,6 +397,9 @@ func TestAskingProxiesGetTokens(t *testing.T) {
 			more:   fmt.Sprintf("trusted_proxies: 127.0.0.1\napi_keys: {batch: {hash: '%s'}}\n", apikey.HashText(key)),
 			routes: `
   - {host: models.test, upstream: '%s', callers: [issuer/corp, apikey], rules: [{allow: "*"}], identity: {access_token: X-Forwarded-Access-Token, id_token: Authorization}}
+  - {host: models.test, path: /open, upstream: '%s', callers: anonymous, rules: [{allow: "*"}]}
+  - {host: models.test, path: /own, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}]}
+  - {host: models.test, path: /elsewhere, upstream: 'http://127.0.0.1:9', callers: anonymous, rules: [{allow: "*"}]}
 `})
 		token := h.token()
 		for field, want := range map[string]string{"Authorization: Bearer " + token: token, "X-Api-Key: " + key: ""} {
@@ -419,6 +422,14 @@ func TestAskingProxiesGetTokens(t *testing.T) {
 				h.refused(got, 403, "not_for_another_proxy")
 			} else if id := got.Header.Values("Authorization"); got.StatusCode != 200 || len(id) != 1 || id[0] != "" {
 				t.Errorf("%s, %s: %d %q", dialect, fields[len(fields)-1][:20], got.StatusCode, id)
+			}
+		}
+		for path, permitted := range map[string]bool{"/open": dialect != "caddy", "/own": true, "/elsewhere": true} {
+			got := h.askAs(append(told(dialect, "GET", "models.test", path), "Authorization: Bearer "+token)...)
+			if !permitted {
+				h.refused(got, 403, "not_for_another_proxy")
+			} else if got.StatusCode != 200 || got.Header.Values("Authorization") != nil {
+				t.Errorf("%s, %s: %d %q", dialect, path, got.StatusCode, got.Header.Values("Authorization"))
 			}
 		}
 		if got := h.askAs(append(told(dialect, "GET", "models.test", "/"), "Authorization: Bearer "+token, "X_Forwarded_Access_Token: spoofed")...); got.StatusCode == 200 {

@@ -189,7 +189,7 @@ func (x *exchange) permit(v verdict) error {
 		return because(reasonUndecided, "the proxy in front would forward a field that makes these servers do something else: "+setting.Shortened(x.head.Fields[i].Name, 64))
 	}
 	if x.keepsAuthorization() {
-		return because(reasonUndecided, "the proxy in front would forward the client's Authorization, where these servers get a token of the caller (identity), and this caller has none: send an API key in X-Api-Key, and nothing in Authorization")
+		return because(reasonUndecided, "the proxy in front would forward the client's Authorization, where these servers get a token of the caller (identity): send an API key in X-Api-Key, and nothing in Authorization")
 	}
 	if x.route.Release.SplitsUpstreams() {
 		return because(reasonUndecided, "the gateway chooses the upstream of this request (rewrite.split), and the proxy in front would forward it to its own")
@@ -208,13 +208,15 @@ func (x *exchange) permit(v verdict) error {
 	return x.respondHere(&h, nil)
 }
 
-// keepsAuthorization reports whether the other proxy would forward its client's Authorization where the server of
-// the route gets a token of the caller. In versions 2.9 and 2.10 Caddy puts no empty field in its place
+// keepsAuthorization reports whether the other proxy would forward its client's Authorization to servers that get a
+// token of the caller there. In versions 2.9 and 2.10 Caddy puts no empty or missing field in its place
 // (GHSA-7r4p-vjf4-gxv4). Clients may not send the other fields of identity at all.
 func (x *exchange) keepsAuthorization() bool {
-	names := &x.route.Identity
-	if x.asker != DialectCaddy || names.InAuthorization() == "" || !x.head.Fields.Has("authorization") {
+	if x.asker != DialectCaddy || !x.route.OwnsAuthorization || !x.head.Fields.Has("authorization") {
 		return false
+	}
+	if x.route.Identity.InAuthorization() == "" {
+		return x.caller.Kind() != "bearer" || x.proof.Field != "authorization" // else it is the token that was verified
 	}
 	var own message.Fields
 	x.addIdentity(&own)
