@@ -317,3 +317,30 @@ func TestForwardAuthTakesQuestionsOfIngressNginx(t *testing.T) {
 		}
 	}
 }
+
+// TestForwardAuthForwardsNoOtherTarget: the gateway drops fields by which clients make some servers serve another
+// path, host or model. The other proxy would forward them, so there is no permission, unless they say what was
+// decided on.
+func TestForwardAuthForwardsNoOtherTarget(t *testing.T) {
+	for _, dialect := range dialects() {
+		h := asked(t, dialect, "\n  - {host: models.test, upstream: '%s', callers: anonymous, rules: [{allow: '*'}]}\n")
+		for _, field := range []string{
+			"X-Rewrite-URL: /v1", "X-Original-URI: /v1", "X-Original-URI: /open?", "X-Original-Host: other.test", "X-Host: other.test", "X-Envoy-Original-Path: /open",
+			"X-Original-URL: /v1", "X-Original-Method: DELETE", "Script-Name: /v1", "Proxy: http://evil.example", "Remote-Addr: 127.0.0.1",
+			"X-Vertex-Ai-Triton-Redirect: v2/repository/index", "X-Amzn-SageMaker-Target-Model: other",
+		} {
+			want := "not_for_another_proxy"
+			if dialect == "nginx" && (strings.HasPrefix(field, "X-Original-URL") || strings.HasPrefix(field, "X-Original-Method")) {
+				want = "request_not_told" // which nginx tells itself
+			}
+			if r := h.askAs(append(told(dialect, "GET", "models.test", "/open"), field)...); r.StatusCode == 200 || r.reason() != want {
+				t.Errorf("%s, %s: %d %s; want %s", dialect, field, r.StatusCode, r.body, want)
+			}
+		}
+		for _, field := range []string{"X-Original-URI: /open?a=b", "X-Rewrite-URL: https://models.test/open?a=b", "X-Original-Host: models.test", "X-Real-IP: 192.0.2.7", "X-Forwarded-Port: 443"} {
+			if r := h.askAs(append(told(dialect, "GET", "models.test", "/open?a=b"), field)...); r.StatusCode != 200 {
+				t.Errorf("%s, %s: %d %s", dialect, field, r.StatusCode, r.body)
+			}
+		}
+	}
+}

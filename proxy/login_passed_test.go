@@ -397,16 +397,39 @@ func TestAskingProxiesGetTokens(t *testing.T) {
 			more:   fmt.Sprintf("trusted_proxies: 127.0.0.1\napi_keys: {batch: {hash: '%s'}}\n", apikey.HashText(key)),
 			routes: `
   - {host: models.test, upstream: '%s', callers: [issuer/corp, apikey], rules: [{allow: "*"}], identity: {access_token: X-Forwarded-Access-Token, id_token: Authorization}}
+  - {host: models.test, path: /open, upstream: '%s', callers: anonymous, rules: [{allow: "*"}]}
+  - {host: models.test, path: /own, upstream: '%s', callers: issuer/corp, rules: [{allow: "*"}]}
+  - {host: models.test, path: /elsewhere, upstream: 'http://127.0.0.1:9', callers: anonymous, rules: [{allow: "*"}]}
 `})
 		token := h.token()
-		for sent, want := range map[string]string{token: token, key: ""} {
-			got := h.askAs(append(told(dialect, "GET", "models.test", "/"), "Authorization: Bearer "+sent)...)
+		for field, want := range map[string]string{"Authorization: Bearer " + token: token, "X-Api-Key: " + key: ""} {
+			got := h.askAs(append(told(dialect, "GET", "models.test", "/"), field)...)
 			access, id := got.Header.Values("X-Forwarded-Access-Token"), got.Header.Values("Authorization")
 			if want != "" {
 				want = "Bearer " + want
 			}
 			if got.StatusCode != 200 || len(access) != 1 || len(id) != 1 || strings.TrimPrefix(want, "Bearer ") != access[0] || id[0] != want {
 				t.Errorf("%s: %d, %d and %d fields", dialect, got.StatusCode, len(access), len(id))
+			}
+		}
+		// Caddy 2.9 and 2.10 forward the client's field in the place of an empty one (GHSA-7r4p-vjf4-gxv4), and the
+		// server would take that for a token of the caller.
+		for _, fields := range [][]string{
+			{"Authorization: Bearer " + key}, {"X-Api-Key: " + key, "Authorization: Basic YWxpY2U6eA=="}, {"X-Api-Key: " + key, "Authorization: Forged " + token},
+		} {
+			got := h.askAs(append(told(dialect, "GET", "models.test", "/"), fields...)...)
+			if dialect == "caddy" {
+				h.refused(got, 403, "not_for_another_proxy")
+			} else if id := got.Header.Values("Authorization"); got.StatusCode != 200 || len(id) != 1 || id[0] != "" {
+				t.Errorf("%s, %s: %d %q", dialect, fields[len(fields)-1][:20], got.StatusCode, id)
+			}
+		}
+		for path, permitted := range map[string]bool{"/open": dialect != "caddy", "/own": true, "/elsewhere": true} {
+			got := h.askAs(append(told(dialect, "GET", "models.test", path), "Authorization: Bearer "+token)...)
+			if !permitted {
+				h.refused(got, 403, "not_for_another_proxy")
+			} else if got.StatusCode != 200 || got.Header.Values("Authorization") != nil {
+				t.Errorf("%s, %s: %d %q", dialect, path, got.StatusCode, got.Header.Values("Authorization"))
 			}
 		}
 		if got := h.askAs(append(told(dialect, "GET", "models.test", "/"), "Authorization: Bearer "+token, "X_Forwarded_Access_Token: spoofed")...); got.StatusCode == 200 {

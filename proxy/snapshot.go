@@ -241,7 +241,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	r.Limits.Headers = c.Limits.Headers
 	r.TakesPasswords = c.Callers.TakesPasswords()
 	r.TakesAPIKeys = c.Callers.TakesAPIKeys()
-	r.ForwardAuthorization = c.ForwardAuthorization
+	r.ForwardAuthorization, r.OwnsAuthorization = c.ForwardAuthorization, cfg.OwnsAuthorization(c)
 	if r.Chain, err = s.auth.Route(cfg.DemandOf(c)); err != nil {
 		return nil, err
 	}

@@ -181,6 +181,8 @@ func (r *record) noteTokens(t *oauth2.Token, now time.Time, of Passed) error {
 	}
 	switch {
 	case !of.Access:
+	case len(t.AccessToken) > message.MaxToken:
+		return refuse(BadTokens, fmt.Errorf("the access token has %d bytes, and servers get no more than %d: let the issuer put less into it, or leave identity.access_token out", len(t.AccessToken), message.MaxToken))
 	case !message.ValidToken(t.AccessToken):
 		return refuse(BadTokens, errors.New("the access token is not one that a field can carry to a server"))
 	default:
@@ -197,5 +199,15 @@ func (r *record) noteLife(id *identification, now time.Time, of Passed) {
 		r.idFrom, r.idUntil = 0, 0
 	case id != nil:
 		r.idFrom, r.idUntil = now.Unix(), now.Unix()+min(max(id.expires-id.issued, 1), int64(MaxAbsolute/time.Second))
+	}
+}
+
+// dropTokens forgets what was kept for servers alone, and is not passed on any more.
+func (r *record) dropTokens(of Passed) {
+	if !of.Access {
+		r.access = packed{}
+	}
+	if !of.ID {
+		r.idFrom, r.idUntil = 0, 0
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -68,9 +69,12 @@ func (g *given) tokens() login.Tokens {
 }
 
 // gives notes the tokens that the provider gives, and lets change change its answers.
-func (d *desk) gives(change func(answer map[string]any)) *given {
+func (d *desk) gives(change func(answer map[string]any)) *given { return d.givesOf(nil, change) }
+
+// givesOf does so with changed claims of ID tokens.
+func (d *desk) givesOf(claims, change func(map[string]any)) *given {
 	g := &given{}
-	d.provider.Change(nil, func(answer map[string]any) {
+	d.provider.Change(claims, func(answer map[string]any) {
 		if change != nil {
 			change(answer)
 		}
@@ -264,15 +268,13 @@ func TestRefreshWithoutIDToken(t *testing.T) {
 }
 
 // TestReloadPassesTokens: sessions that began before a configuration passes tokens on get them by a refresh at
-// their next request; those without a refresh token sign in anew. When it passes none any more, the next
-// refresh drops them.
+// their next request; those without a refresh token sign in anew.
 func TestReloadPassesTokens(t *testing.T) {
 	for _, memory := range []bool{false, true} {
 		for _, of := range everyPassed {
 			d := newDesk(t, passing(login.Passed{}, memory), func(d *desk) { d.config.Keys = mustKeys(t) })
 			b, without := d.browser(), d.browser()
 			b.signIn()
-			small := len(b.field())
 			d.gives(func(answer map[string]any) { delete(answer, "refresh_token") })
 			without.signIn()
 			g := d.gives(nil)
@@ -289,14 +291,38 @@ func TestReloadPassesTokens(t *testing.T) {
 				without.notPassed("no refresh token", login.SessionExpired)
 			}
 			without.serves("issuer/corp:alice")
-			b.serves("issuer/corp:alice")
-			large := len(b.field())
+		}
+	}
+}
+
+// TestReloadDropsTokens: when a configuration passes tokens on no more, sessions do not keep them until their next
+// refresh, which never comes without a refresh token. Nobody signs in anew, and the browser's cookie is renewed as
+// soon as it would be anyway.
+func TestReloadDropsTokens(t *testing.T) {
+	for _, memory := range []bool{false, true} {
+		for _, of := range everyPassed {
+			plain := newDesk(t, passing(login.Passed{}, memory), func(d *desk) { d.config.Keys = mustKeys(t) }).browser().signIn()
+			d := newDesk(t, passing(of, memory), func(d *desk) { d.config.Keys = mustKeys(t) })
+			d.gives(func(answer map[string]any) { delete(answer, "refresh_token"); delete(answer, "expires_in") })
+			b := d.browser()
+			large := b.signIn().Size()
+			sealed := len(b.field())
 			d.config.Passed = login.Passed{}
 			d.reload()
-			d.clock.Add(4 * time.Minute)
-			b.afterRefresh("turned off", func(_ []string, err error) bool { return err == nil })
-			if now := len(b.field()); !memory && of.Access && (large < small+150 || now > small+50) {
-				t.Errorf("cookies of %d, %d and %d bytes", small, large, now)
+			p, err := b.passes()
+			if err != nil || p.Tokens != (login.Tokens{}) {
+				t.Fatalf("turned off: %+v, %v", p.Tokens, err)
+			}
+			if of.Access && (p.Session.Size() > plain.Size() || large < plain.Size()+150) {
+				t.Errorf("turned off, in memory %t: %d bytes before, now %d; without tokens %d", memory, large, p.Session.Size(), plain.Size())
+			}
+			d.clock.Add(8 * time.Minute) // an eighth of the idle lifetime
+			b.serves("issuer/corp:alice")
+			if now := len(b.field()); !memory && of.Access && now > sealed-150 {
+				t.Errorf("turned off: the cookie had %d bytes, now %d", sealed, now)
+			}
+			if n := d.provider.Refreshes(); n != 0 {
+				t.Errorf("%d refreshes", n)
 			}
 		}
 	}
@@ -314,6 +340,9 @@ func TestAttackTokenOfIssuer(t *testing.T) {
 		b := d.browser()
 		_, err := b.finish(b.visit(b.begin("/")))
 		wantReason(t, name, err, login.BadTokens)
+		if size := strconv.Itoa(len(token)) + " bytes"; strings.Contains(err.Error(), size) != (name == "long") {
+			t.Errorf("%s: the cause is %v", name, err)
+		}
 		d.config.Passed = login.Passed{}
 		d.reload()
 		b.signIn()

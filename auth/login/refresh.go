@@ -122,7 +122,7 @@ func (s *Session) refreshed(ctx context.Context, now time.Time) (*Session, error
 		return nil, err
 	}
 	kept := r
-	failure := l.refreshClaims(ctx, e, t, &r)
+	failure := s.loginNow().refreshClaims(ctx, e, t, &r) // a reload may have closed the configuration meanwhile
 	var refused *Error
 	if late := (untimely{}); errors.As(failure, &late) { // the issuer itself has just refreshed the session
 		failure = refuse(Unavailable, late)

@@ -1,8 +1,11 @@
 package login_test
 
 import (
+	"slices"
 	"testing"
 	"time"
+
+	"sallyport/auth/login"
 )
 
 // TestLongerIdleTimeKeepsSessions makes the idle lifetime longer. Nobody has used the session since, so
@@ -48,5 +51,32 @@ func TestRevocationThatIsNoLongerWanted(t *testing.T) {
 	d.login.Settle()
 	if n, failed := d.provider.Revocations(), d.memory.Logins().Unrevoked(); n != 0 || failed != 0 {
 		t.Errorf("%d revocations, %d failed", n, failed)
+	}
+}
+
+// TestReloadDuringRefresh: a refresh that began under the configuration before brings new groups, and the tokens that
+// the new one passes on, without another refresh.
+func TestReloadDuringRefresh(t *testing.T) {
+	for _, of := range append(everyPassed, login.Passed{}) {
+		for _, memory := range []bool{false, true} {
+			d := newDesk(t, passing(login.Passed{}, memory), func(d *desk) { d.config.Keys = mustKeys(t) })
+			d.provider.Person("alice", map[string]any{"groups": []string{"old"}})
+			b := d.browser()
+			b.signIn()
+			g := d.givesOf(func(claims map[string]any) { claims["groups"] = []string{"new"} }, nil)
+			hold, held := d.holdTokens()
+			d.clock.Add(4 * time.Minute)
+			b.serves("issuer/corp:alice")
+			<-held
+			d.config.Passed = of
+			d.reload()
+			close(hold)
+			d.login.Settle()
+			b.passed("refreshed meanwhile", g)
+			if p, err := b.ask(); err != nil || !slices.Equal(p.Caller.Groups, []string{"new"}) {
+				t.Errorf("in memory %t, passes %+v: got the groups %q, %v", memory, of, p.Caller.Groups, err)
+			}
+			d.settle(1)
+		}
 	}
 }

@@ -192,6 +192,7 @@ func (l *Login) newSession(r record, place string) (*Session, error) {
 	p.Login = true
 	p.Qualify()
 	r.ends = endsOf(&r)
+	r.dropTokens(l.config.Passed.And(l.passed()))
 	return &Session{record: r, login: l, place: place, principal: p}, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"sallyport/auth"
 	"sallyport/proxy/setting"
 )
 
@@ -23,6 +24,8 @@ type outlinePart struct {
 	kind   string // what it is, such as "route"; "" for a whole section
 	name   string // unique within the kind
 	digest string // as of [setting.Digest]
+
+	sessions *sessionOutline // of a login; nil for all else
 }
 
 // OutlineOf takes the outline of a loaded configuration. Sections follow one another as in
@@ -41,17 +44,21 @@ func OutlineOf(c *Config) Outline {
 				if seen[name]++; seen[name] > 1 {
 					name = fmt.Sprintf("%s (%d)", name, seen[name])
 				}
-				o.parts = append(o.parts, outlinePart{"route", name, setting.Digest(c.Routes[i])})
+				o.parts = append(o.parts, outlinePart{kind: "route", name: name, digest: setting.Digest(c.Routes[i])})
 			}
 		case v.Field(i).Kind() == reflect.Map:
 			var entries []outlinePart
 			for key, value := range v.Field(i).Seq2() {
-				entries = append(entries, outlinePart{kindOf(section), key.String(), setting.Digest(value.Interface())})
+				part := outlinePart{kind: kindOf(section), name: key.String(), digest: setting.Digest(value.Interface())}
+				if l, ok := value.Interface().(auth.LoginConfig); ok {
+					part.sessions = c.sessionOutlineOf(&l)
+				}
+				entries = append(entries, part)
 			}
 			slices.SortFunc(entries, func(a, b outlinePart) int { return strings.Compare(a.name, b.name) })
 			o.parts = append(o.parts, entries...)
 		default:
-			o.parts = append(o.parts, outlinePart{"", section, setting.Digest(v.Field(i).Interface())})
+			o.parts = append(o.parts, outlinePart{name: section, digest: setting.Digest(v.Field(i).Interface())})
 		}
 	}
 	return o
@@ -102,11 +109,16 @@ func kindOf(section string) string {
 type Change struct {
 	kind, name string // as in [outlinePart]
 	what       string // "changed", "added" or "removed"
+	lost       string // as of [sessionOutline.lost]
 }
 
 // String is the change in words, such as "route a.example/v1 changed".
 func (c Change) String() string {
-	return strings.TrimPrefix(c.kind+" "+c.name+" "+c.what, " ")
+	words := strings.TrimPrefix(c.kind+" "+c.name+" "+c.what, " ")
+	if c.lost != "" {
+		words += ": " + c.lost
+	}
+	return words
 }
 
 // Summarized reports whether [ChangedSummary] names the change. It counts the others.
@@ -116,24 +128,28 @@ func (c Change) Summarized() bool { return c.kind == "" }
 // then what is removed. An entry under another name is one removed and one added.
 func DescribeChanges(from, to Outline) []Change {
 	type id struct{ kind, name string }
-	before := make(map[id]string, len(from.parts))
+	before := make(map[id]outlinePart, len(from.parts))
 	for _, p := range from.parts {
-		before[id{p.kind, p.name}] = p.digest
+		before[id{p.kind, p.name}] = p
 	}
 	var all []Change
 	for _, p := range to.parts {
-		digest, known := before[id{p.kind, p.name}]
+		was, known := before[id{p.kind, p.name}]
 		switch {
 		case !known:
-			all = append(all, Change{p.kind, p.name, "added"})
-		case digest != p.digest:
-			all = append(all, Change{p.kind, p.name, "changed"})
+			all = append(all, Change{kind: p.kind, name: p.name, what: "added"})
+		case was.digest != p.digest:
+			change := Change{kind: p.kind, name: p.name, what: "changed"}
+			if p.sessions != nil {
+				change.lost = was.sessions.lost(p.sessions)
+			}
+			all = append(all, change)
 		}
 		delete(before, id{p.kind, p.name})
 	}
 	for _, p := range from.parts {
 		if _, left := before[id{p.kind, p.name}]; left {
-			all = append(all, Change{p.kind, p.name, "removed"})
+			all = append(all, Change{kind: p.kind, name: p.name, what: "removed"})
 		}
 	}
 	return all

@@ -135,6 +135,20 @@ func (x *exchange) writtenByProxy(name string) bool {
 	return x.asker == DialectNginx && name == "x-auth-request-redirect" || name == x.proof.Field || x.snapshot.CertificateField != nil && x.snapshot.CertificateField(x.head.Host, name, x.stream.Conn())
 }
 
+// isDescribed reports whether a field says only what the decision is about. Some proxies tell that in more fields than
+// their dialect needs, such as X-Original-URI.
+func (x *exchange) isDescribed(line *message.Field) bool {
+	switch target := x.head.PathAndQuery(); line.Name {
+	case "x-original-method":
+		return line.Value == x.head.Method
+	case "x-original-url", "x-original-uri", "x-rewrite-url":
+		return line.Value == target || line.Value == x.head.Scheme+"://"+x.head.Authority+target
+	case "x-original-host", "x-host":
+		return line.Value == x.head.Authority
+	}
+	return false
+}
+
 // errForwardsSession is why a request with the cookie of a session gets no permission.
 const errForwardsSession = "the proxy in front would forward the cookie of the session (listen.forward_auth.replaces_cookie: true says that it does not)"
 
@@ -185,8 +199,13 @@ func (x *exchange) permit(v verdict) error {
 		// The other proxy forwards its client's field, which only the gateway's own way could drop.
 		return &message.FieldError{Err: route.ErrSpoofed, Name: x.head.Fields[i].Name, Cure: "let the proxy in front remove it, or list it under pass_identity_fields"}
 	}
-	if i := slices.IndexFunc(x.head.Fields, func(line message.Field) bool { return x.route.Dialect.Dropped(line.Name) }); i >= 0 {
-		return because(reasonUndecided, "the proxy in front would forward a field that makes these servers do something else: "+setting.Shortened(x.head.Fields[i].Name, 64))
+	if i := slices.IndexFunc(x.head.Fields, func(line message.Field) bool {
+		return x.route.Dialect.Dropped(line.Name) || route.Redirects(line.Name) && !x.isDescribed(&line)
+	}); i >= 0 {
+		return because(reasonUndecided, "the proxy in front would forward a field that makes some servers do something else: "+setting.Shortened(x.head.Fields[i].Name, 64))
+	}
+	if x.keepsAuthorization() {
+		return because(reasonUndecided, "the proxy in front would forward the client's Authorization, where these servers get a token of the caller (identity): send an API key in X-Api-Key, and nothing in Authorization")
 	}
 	if x.route.Release.SplitsUpstreams() {
 		return because(reasonUndecided, "the gateway chooses the upstream of this request (rewrite.split), and the proxy in front would forward it to its own")
@@ -203,6 +222,21 @@ func (x *exchange) permit(v verdict) error {
 		h.Fields.Add("cookie", x.cookieForServer())
 	}
 	return x.respondHere(&h, nil)
+}
+
+// keepsAuthorization reports whether the other proxy would forward its client's Authorization to servers that get a
+// token of the caller there. In versions 2.9 and 2.10 Caddy puts no empty or missing field in its place
+// (GHSA-7r4p-vjf4-gxv4). Clients may not send the other fields of identity at all.
+func (x *exchange) keepsAuthorization() bool {
+	if x.asker != DialectCaddy || !x.route.OwnsAuthorization || !x.head.Fields.Has("authorization") {
+		return false
+	}
+	if x.route.Identity.InAuthorization() == "" {
+		return x.caller.Kind() != "bearer" || x.proof.Field != "authorization" // else it is the token that was verified
+	}
+	var own message.Fields
+	x.addIdentity(&own)
+	return own.Get("authorization") == ""
 }
 
 // asksForUpgrade returns the name of a field that may make the other proxy switch this request to

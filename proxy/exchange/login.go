@@ -314,18 +314,23 @@ func (x *exchange) ownOrigin() string { return "https://" + x.head.Authority }
 // page may have been loaded without it too. Some programs (Starscream, in apps for iOS) send the scheme of
 // their WebSocket's URL, which no page has.
 func (x *exchange) isOwn(origin string) bool {
-	return origin == x.ownOrigin() || x.head.Upgrade == "websocket" && origin == "wss://"+x.head.Authority || x.proof.Ambient && x.proof.Session == nil && x.scheme() == "http" && origin == "http://"+x.head.Authority
+	return origin == x.ownOrigin() || x.mayTunnel() && origin == "wss://"+x.head.Authority || x.proof.Ambient && x.proof.Session == nil && x.scheme() == "http" && origin == "http://"+x.head.Authority
 }
 
 // changes reports whether a page of another site must not send the request in a person's name. Safe methods
-// change nothing, but a WebSocket has answers that a page could read. A proxy that asks need not tell of one in
-// Upgrade, nor by a version of HTTP where that counts.
+// change nothing, but a WebSocket has answers that a page could read.
 func (x *exchange) changes() bool {
 	switch x.head.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
-		return x.head.Upgrade != "" || x.asker != "" && asksForUpgrade(x.stream.Head().Fields) != ""
+		return x.mayTunnel()
 	}
 	return true
+}
+
+// mayTunnel reports whether the request may open a WebSocket. A proxy that asks need not tell of one in Upgrade, nor
+// by a version of HTTP where that counts.
+func (x *exchange) mayTunnel() bool {
+	return x.head.Upgrade != "" || x.asker != "" && asksForUpgrade(x.stream.Head().Fields) != ""
 }
 
 // checkSite refuses what a page of another site may have sent in a person's name: browsers send their

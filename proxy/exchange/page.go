@@ -19,7 +19,7 @@ import (
 // do not, and nobody may ever see what is fetched ahead.
 func (x *exchange) wantsPage() bool {
 	switch {
-	case x.grpc, x.head.Upgrade != "", x.fetchedAhead() != "", x.asker != "" && (!x.tellsPages() || asksForUpgrade(x.stream.Head().Fields) != ""):
+	case x.grpc, x.mayTunnel(), x.fetchedAhead() != "", x.asker != "" && !x.tellsPages():
 		return false
 	}
 	f := x.head.Fields

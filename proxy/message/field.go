@@ -210,14 +210,14 @@ func (f *Fields) AddVary(name string) {
 	}
 }
 
-// maxToken is the maximum length of a token in a field, in bytes. Servers take no more.
-const maxToken = 16 << 10
+// MaxToken is the maximum length of a token in a field, in bytes. Servers take no more.
+const MaxToken = 16 << 10
 
 // ValidToken reports whether a text has the form of a bearer token (RFC 6750, section 2.1), of a length that
 // a field can have.
 func ValidToken(token string) bool {
 	bare := strings.TrimRight(token, "=")
-	return bare != "" && len(token) <= maxToken && !strings.ContainsFunc(bare, func(r rune) bool {
+	return bare != "" && len(token) <= MaxToken && !strings.ContainsFunc(bare, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._~+/", r))
 	})
 }

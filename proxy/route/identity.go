@@ -155,6 +155,8 @@ func (c *IdentityConfig) check(at string, f *setting.Faults) {
 			f.Add(path, name, "not a field name", "write one such as X-Remote-User, or off")
 		case reservedField(folded) && !(strings.EqualFold(name, authorization) && strings.HasSuffix(n.field, "_token")):
 			f.Add(path, name, "has a meaning of its own in HTTP", "choose another name, such as X-Remote-User")
+		case sentByClients(folded):
+			f.Add(path, name, "clients send it by themselves, and would be refused", "choose another name, such as X-Remote-User")
 		case taken:
 			f.Add(path, name, "is the name of "+other+" too", "give one of them another name")
 		default:
@@ -175,4 +177,16 @@ func reservedField(folded string) bool {
 	}
 	return message.OfConnection(folded) || strings.HasPrefix(folded, "content-") || strings.HasPrefix(folded, "sec-") ||
 		strings.HasPrefix(folded, "x-original-") || overridesMethod(folded)
+}
+
+// sentByClients reports whether browsers or programs send a field, by its folded name, with requests in which nobody
+// asked for it. A request that has an identity field is refused.
+func sentByClients(folded string) bool {
+	switch folded {
+	case "accept", "accept-charset", "accept-language", "user-agent", "origin", "referer", "access-control-request-headers",
+		"access-control-request-method", "cache-control", "pragma", "priority", "upgrade-insecure-requests", "dnt", "last-event-id",
+		"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "traceparent", "tracestate":
+		return true
+	}
+	return strings.HasPrefix(folded, "grpc-")
 }
