@@ -111,7 +111,9 @@ func (c *CredentialsConfig) check(path string, all []setting.URL, f *setting.Fau
 		case b.Caller && b.Password.IsZero():
 			f.Add(setting.Join(path, "basic.password"), "", "a user without a password", "write password: {file: ...}, with one that the server expects from the gateway for everybody")
 		case b.Caller:
-		case b.User == "" || strings.Contains(b.User, ":") || !message.ValidValue(b.User):
+		case b.User == "":
+			f.Add(setting.Join(path, "basic.user"), "", "missing", "write the user, or caller: true, which sends each caller's name")
+		case strings.Contains(b.User, ":") || !message.ValidValue(b.User):
 			f.Add(setting.Join(path, "basic.user"), b.User, "not a user name", "write one without a colon")
 		case b.Password.IsZero():
 			f.Add(setting.Join(path, "basic.password"), "", "a user without a password", "write password: {file: ...}")
