@@ -102,7 +102,7 @@ func (h *house) admitted(t *testing.T) {
 	if a := story.Curl(t, h.cert, h.url+"/health"); a.Status != 200 {
 		t.Errorf("/health without a token: %d %s", a.Status, a.Body)
 	}
-	a = story.Curl(t, h.cert, append(bearer(h.read), h.url+"/echo?q=%2F")...)
+	a = story.Curl(t, h.cert, append(bearer(h.read), "-H", "X-Original-URL: /predict", "-H", "X-Original-Method: POST", h.url+"/echo?q=%2F")...)
 	var s struct {
 		Path, Query string
 		Headers     [][2]string
@@ -114,6 +114,9 @@ func (h *house) admitted(t *testing.T) {
 	}
 	if got["x-sallyport-principal"] != "issuer/lab:batch" || got["x-sallyport-scopes"] != "models.read" || got["x-sallyport-request-id"] == "" || got["authorization"] != "" {
 		t.Errorf("the app was told %v", got)
+	}
+	if url, method := got["x-original-url"], got["x-original-method"]; url+method != "" {
+		t.Errorf("the app was told another target by the client: %s %s", method, url)
 	}
 	h.request = got["x-sallyport-request-id"]
 }
@@ -150,6 +153,7 @@ func (h *house) refused(t *testing.T) {
 		{"who calls, written by the client", "/predict", append(append(bearer(h.predict), "-H", "X-Sallyport-Principal: root"), body...), 403, "protected_field"},
 		{"another method, told by the client", "/predict", append(body, "-H", "X-Original-Method: GET", "-H", "X-Original-URL: https://localhost/health"), 401, "no_credential"},
 		{"another request line, told by the client", "/predict", append(body, "-H", "X-Forwarded-Uri: /health", "-H", "X-Forwarded-Method: GET"), 401, "no_credential"},
+		{"another path, for servers that take it from a field", "/predict", append(append(bearer(h.predict), "-H", "X-Rewrite-URL: /admin"), body...), 403, "not_for_another_proxy"},
 		{"dot segments", "/health/../predict", append(body, "--path-as-is"), 403, "ambiguous_path"},
 		{"escaped dot segments", "/health/%2e%2e/predict", append(body, "--path-as-is"), 403, "ambiguous_path"},
 		{"an escaped slash", "/x%2fpredict", append(bearer(h.predict), body...), 403, "ambiguous_path"},
