@@ -82,19 +82,35 @@ func (c *Config) checkTokens(r *route.Config, at string, f *setting.Faults) {
 			}
 		}
 	}
-	var exposed setting.URL
-	for of := range c.EachUpstream(r) {
-		_, u, _ := c.UpstreamOf(of) // one that cannot be read is another fault
-		if endpoint, found := u.InTheClear(); found {
-			exposed = endpoint
-		}
-	}
-	switch clear := !exposed.IsZero(); {
-	case clear && !r.Identity.InsecureHTTP:
-		f.Add(at, exposed.String(), "the callers' tokens would go to another machine without TLS", "write https:// or h2:// for the endpoint; insecure_http: true under identity sends them all the same")
-	case !clear && r.Identity.InsecureHTTP:
+	endpoint, proxy := c.exposedTo(r)
+	switch clear := endpoint != "" || proxy != ""; {
+	case clear && r.Identity.InsecureHTTP:
+	case endpoint != "":
+		f.Add(at, endpoint, "the callers' tokens would go to another machine without TLS", "write https:// or h2:// for the endpoint; insecure_http: true under identity sends them all the same")
+	case proxy != "":
+		f.Add(at, proxy, "the callers' tokens would go to a proxy on another machine without TLS, as listen.forward_auth answers", "let a proxy on this machine ask; insecure_http: true under identity sends them all the same")
+	case r.Identity.InsecureHTTP:
 		f.Add(at+".insecure_http", "true", "no endpoint is another machine without TLS", "remove the line")
 	}
+}
+
+// exposedTo returns an endpoint of a route that gets what is forwarded without TLS on another machine, and the addresses of
+// such a proxy that asks; "" for none.
+func (c *Config) exposedTo(r *route.Config) (endpoint, proxy string) {
+	for of := range c.EachUpstream(r) {
+		_, u, _ := c.UpstreamOf(of) // one that cannot be read is another fault
+		if clear, found := u.InTheClear(); found {
+			endpoint = clear.String()
+		}
+	}
+	if p := c.Listen.ForwardAuth; p != nil {
+		for _, from := range p.From {
+			if from.IsValid() && !from.Addr().IsLoopback() {
+				proxy = from.String()
+			}
+		}
+	}
+	return endpoint, proxy
 }
 
 // haveTokens reports whether some callers of a route have a token of an issuer.

@@ -45,7 +45,8 @@ type IdentityConfig struct {
 	AccessToken string `yaml:"access_token"`
 	// IDToken is the same with the ID token of the person, for servers that verify who calls. Default: off.
 	IDToken string `yaml:"id_token"`
-	// InsecureHTTP sends the tokens without TLS to other machines. Anyone on the path can then use them.
+	// InsecureHTTP sends the tokens without TLS to other machines: servers, and proxies that ask
+	// (listen.forward_auth). Anyone on the path can then use them.
 	InsecureHTTP bool `yaml:"insecure_http"`
 }
 
