@@ -326,7 +326,8 @@ func TestForwardAuthForwardsNoOtherTarget(t *testing.T) {
 		h := asked(t, dialect, "\n  - {host: models.test, upstream: '%s', callers: anonymous, rules: [{allow: '*'}]}\n")
 		for _, field := range []string{
 			"X-Rewrite-URL: /v1", "X-Original-URI: /v1", "X-Original-URI: /open?", "X-Original-Host: other.test", "X-Host: other.test", "X-Envoy-Original-Path: /open",
-			"X-Original-URL: /v1", "X-Original-Method: DELETE", "Script-Name: /v1", "Proxy: http://evil.example", "Remote-Addr: 127.0.0.1",
+			"X-Original-URL: /v1", "X-Original-Method: DELETE", "Script-Name: /v1", "Proxy: http://evil.example", "X-Original-Host: models.test:81", "X-Host: models.test.other.test",
+			"X-Original-URI: https://models.test:81/open", "X-Original-URI: http://models.test/open", "X-Original-URI: https://x@models.test/open",
 			"X-Vertex-Ai-Triton-Redirect: v2/repository/index", "X-Amzn-SageMaker-Target-Model: other",
 		} {
 			want := "not_for_another_proxy"
@@ -337,8 +338,24 @@ func TestForwardAuthForwardsNoOtherTarget(t *testing.T) {
 				t.Errorf("%s, %s: %d %s; want %s", dialect, field, r.StatusCode, r.body, want)
 			}
 		}
-		for _, field := range []string{"X-Original-URI: /open?a=b", "X-Rewrite-URL: https://models.test/open?a=b", "X-Original-Host: models.test", "X-Real-IP: 192.0.2.7", "X-Forwarded-Port: 443"} {
+		for _, field := range []string{"X-Original-URI: /open?a=b", "X-Rewrite-URL: https://models.test/open?a=b", "X-Original-Host: models.test", "X-Real-IP: 192.0.2.7", "Remote-Addr: 192.0.2.7", "X-Forwarded-Port: 443"} {
 			if r := h.askAs(append(told(dialect, "GET", "models.test", "/open?a=b"), field)...); r.StatusCode != 200 {
+				t.Errorf("%s, %s: %d %s", dialect, field, r.StatusCode, r.body)
+			}
+		}
+		// nginx has the host in $host, $http_host and $host:$server_port.
+		for host, same := range map[string][]string{
+			"models.test:8443": {"X-Original-Host: models.test", "X-Host: models.test:8443", "X-Original-URI: https://models.test/open?q=%2f", "X-Rewrite-URL: /open?q=%2f"},
+			"Models.Test":      {"X-Original-Host: models.test", "X-Host: models.test:443", "X-Original-URI: https://models.test/open?q=%2f"},
+		} {
+			for _, field := range same {
+				if r := h.askAs(append(told(dialect, "GET", host, "/open?q=%2f"), field)...); r.StatusCode != 200 {
+					t.Errorf("%s, %s, %s: %d %s", dialect, host, field, r.StatusCode, r.body)
+				}
+			}
+		}
+		for _, field := range []string{"X_Original_URI: /v1", "X.Original.Url: /v1", "X_Host: other.test", "Script_Name: /v1"} {
+			if r := h.askAs(append(told(dialect, "GET", "models.test", "/open"), field)...); r.StatusCode != 400 && r.StatusCode != 403 {
 				t.Errorf("%s, %s: %d %s", dialect, field, r.StatusCode, r.body)
 			}
 		}

@@ -138,15 +138,26 @@ func (x *exchange) writtenByProxy(name string) bool {
 // isDescribed reports whether a field says only what the decision is about. Some proxies tell that in more fields than
 // their dialect needs, such as X-Original-URI.
 func (x *exchange) isDescribed(line *message.Field) bool {
-	switch target := x.head.PathAndQuery(); line.Name {
+	switch line.Name {
 	case "x-original-method":
 		return line.Value == x.head.Method
 	case "x-original-url", "x-original-uri", "x-rewrite-url":
-		return line.Value == target || line.Value == x.head.Scheme+"://"+x.head.Authority+target
+		if strings.HasPrefix(line.Value, "/") {
+			return line.Value == x.head.Target
+		}
+		scheme, authority, target := splitURL(line.Value)
+		return scheme == x.head.Scheme && x.isDescribedHost(authority) && target == x.head.Target
 	case "x-original-host", "x-host":
-		return line.Value == x.head.Authority
+		return x.isDescribedHost(line.Value)
 	}
 	return false
+}
+
+// isDescribedHost reports whether a text is the host that the decision is about, with its port or without one: nginx has
+// $host, $http_host and $host:$server_port.
+func (x *exchange) isDescribedHost(text string) bool {
+	authority, _, err := message.CanonicalAuthority(text, x.head.Scheme)
+	return err == nil && (authority == x.head.Authority || authority == x.head.Host)
 }
 
 // errForwardsSession is why a request with the cookie of a session gets no permission.
@@ -202,7 +213,7 @@ func (x *exchange) permit(v verdict) error {
 	if i := slices.IndexFunc(x.head.Fields, func(line message.Field) bool {
 		return x.route.Dialect.Dropped(line.Name) || route.Redirects(line.Name) && !x.isDescribed(&line)
 	}); i >= 0 {
-		return because(reasonUndecided, "the proxy in front would forward a field that makes some servers do something else: "+setting.Shortened(x.head.Fields[i].Name, 64))
+		return because(reasonUndecided, "the proxy in front would forward a field that makes some servers do something else; let it remove "+setting.Shortened(x.head.Fields[i].Name, 64))
 	}
 	if x.keepsAuthorization() {
 		return because(reasonUndecided, "the proxy in front would forward the client's Authorization, where these servers get a token of the caller (identity): send an API key in X-Api-Key, and nothing in Authorization")

@@ -146,7 +146,7 @@ func weighty(folded string) bool {
 // gateway writes its own. [Spoofable] fields are not among them, since a route may send those on.
 func Replaced(folded string) bool {
 	switch folded {
-	case "forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip":
+	case "forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "remote-addr":
 		return true
 	}
 	return Redirects(folded) || strings.HasPrefix(folded, "x-forwarded-") && !Spoofable(folded)
@@ -156,7 +156,7 @@ func Replaced(folded string) bool {
 // request, or for a variable of CGI.
 func Redirects(folded string) bool {
 	switch folded {
-	case "script-name", "remote-addr", "proxy",
+	case "script-name", "proxy",
 		"x-original-url", "x-original-uri", "x-original-host", "x-original-method", "x-rewrite-url", "x-host",
 		"x-envoy-original-path", "x-envoy-original-host",
 		"x-vertex-ai-triton-redirect", "x-amzn-sagemaker-target-model", "x-amzn-sagemaker-custom-attributes":
