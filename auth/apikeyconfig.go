@@ -311,6 +311,20 @@ func FindAPIKey(file, name string) (key APIKeyConfig, found bool, err error) {
 	return key, found, err
 }
 
+// APIKeysOf returns the keys of a file by their names. The error is that of the first bad line.
+func APIKeysOf(file string) (all map[string]APIKeyConfig, err error) {
+	all = map[string]APIKeyConfig{}
+	eachKeyLine(file, func(line int, name string, c *APIKeyConfig, fault error) bool {
+		if fault != nil {
+			err = &APIKeyError{Line: line, Err: fault}
+			return false
+		}
+		all[name] = *c
+		return true
+	})
+	return all, err
+}
+
 // eachKeyLine calls f for each key of a file, or with a fault of its line; line 0 is the whole
 // file. It stops if f returns false.
 func eachKeyLine(file string, f func(line int, name string, c *APIKeyConfig, err error) bool) {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"sallyport/auth"
 	"sallyport/proxy/setting"
@@ -23,12 +24,19 @@ func (c *Config) RevokedWarnings() Faults {
 	if c.Revoked == "" {
 		return nil
 	}
+	// Both files may be long, so neither is read once for each line of the other.
+	keys := sync.OnceValues(func() (map[string]auth.APIKeyConfig, error) { return auth.APIKeysOf(string(c.APIKeyFile)) })
+	find := func(name string) (auth.APIKeyConfig, bool, error) {
+		all, err := keys()
+		key, found := all[name]
+		return key, found, err
+	}
 	// What cannot be read is a fault, see CheckFiles.
 	_ = auth.EachRevocation(string(c.Revoked), func(line int, r *auth.Revocation) {
 		if len(f) >= maxRevokedWarnings {
 			return
 		}
-		if problem, cure := c.MissesAll(r); problem != "" {
+		if problem, cure := c.missesAll(r, find); problem != "" {
 			f.Add("revoked", fmt.Sprintf("%s:%d", c.Revoked, line), "revokes nobody: "+problem, cure)
 		}
 	})
@@ -38,6 +46,13 @@ func (c *Config) RevokedWarnings() Faults {
 // MissesAll says why a revocation matches no credential of the configuration, and what would do;
 // problem is "" if it may match one. It knows no tokens, users and certificates.
 func (c *Config) MissesAll(r *auth.Revocation) (problem, cure string) {
+	return c.missesAll(r, func(name string) (auth.APIKeyConfig, bool, error) { return auth.FindAPIKey(string(c.APIKeyFile), name) })
+}
+
+// findAPIKey looks for a key by its name in the file of keys.
+type findAPIKey func(name string) (auth.APIKeyConfig, bool, error)
+
+func (c *Config) missesAll(r *auth.Revocation, find findAPIKey) (problem, cure string) {
 	issuer, isIssuer := strings.CutPrefix(r.Source, "issuer/")
 	switch source, _, _ := strings.Cut(r.ID, ":"); {
 	case r.Kind == auth.RevokedPrincipal && source != "cert":
@@ -52,18 +67,18 @@ func (c *Config) MissesAll(r *auth.Revocation) (problem, cure string) {
 			return "there is no signing key " + strconv.Quote(r.ID), cureRevoked
 		}
 	case r.Kind == auth.RevokedAPIKey:
-		return c.noAPIKey(r.ID)
+		return c.noAPIKey(r.ID, find)
 	}
 	return "", ""
 }
 
 // noAPIKey says why there is no API key with this id, which is a name or the id of a secret.
-func (c *Config) noAPIKey(id string) (problem, cure string) {
+func (c *Config) noAPIKey(id string, find findAPIKey) (problem, cure string) {
 	name, _, ofSecret := strings.Cut(id, ":")
 	key, found := c.APIKeys[name]
 	if !found && c.APIKeyFile != "" {
 		var err error
-		if key, found, err = auth.FindAPIKey(string(c.APIKeyFile), name); err != nil {
+		if key, found, err = find(name); err != nil {
 			return "", "" // the file is a fault
 		}
 	}
