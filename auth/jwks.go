@@ -147,7 +147,7 @@ func (s *keySet) resolve(ctx context.Context, kid, alg string) (tries, error) {
 	if !s.usable(set, s.now()) {
 		need = needKeys
 	}
-	started, err := s.await(ctx, kid, need)
+	started, err := s.await(ctx, set, kid, need)
 	if err != nil {
 		return tries{}, err
 	}
@@ -172,9 +172,14 @@ func (s *keySet) usable(set *keys, now time.Time) bool {
 }
 
 // await waits for the running fetch. If none runs and one is due, it starts one.
-// started reports whether this call started it.
-func (s *keySet) await(ctx context.Context, kid string, need need) (started bool, err error) {
+// started reports whether this call started it. It returns at once if other keys are current
+// than those that the caller has seen.
+func (s *keySet) await(ctx context.Context, seen *keys, kid string, need need) (started bool, err error) {
 	s.mu.Lock()
+	if s.current.Load() != seen {
+		s.mu.Unlock()
+		return false, nil
+	}
 	done := s.fetching
 	if done == nil {
 		if err := s.mayFetch(kid, need); err != nil {

@@ -54,15 +54,25 @@ func (s *keySet) doubt(ctx context.Context, kid, alg string, before tries) (foun
 	if s.fixed != nil {
 		return tries{}, false, nil
 	}
-	if _, err := s.await(ctx, kid, needOther); err != nil {
+	set := s.current.Load()
+	if found, changed = set.other(kid, alg, before); changed { // a fetch has just ended
+		return found, true, nil
+	}
+	if _, err := s.await(ctx, set, kid, needOther); err != nil {
 		return tries{}, false, err
 	}
-	set := s.current.Load()
+	set = s.current.Load()
 	if s.failing() || !s.usable(set, s.now()) {
 		return tries{}, false, s.notChecked()
 	}
-	found, _, missing := set.find(kid, alg)
-	return found, missing == nil && found != before, nil
+	found, changed = set.other(kid, alg, before)
+	return found, changed, nil
+}
+
+// other returns the keys that may have signed a token, and whether they are others than before.
+func (s *keys) other(kid, alg string, before tries) (found tries, changed bool) {
+	found, _, err := s.find(kid, alg)
+	return found, err == nil && found != before
 }
 
 // need is why a request waits for a fetch of keys.

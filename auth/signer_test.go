@@ -86,6 +86,32 @@ func (f *fakeKeys) signs(t *testing.T, k authtest.Key) (time.Duration, error) {
 	return time.Since(began), err
 }
 
+// TestKeysFetchedMeanwhileAreTried checks that a request which looked for its key just before a fetch ended uses what
+// that fetch brought. No other fetch is due then, so it would be refused.
+func TestKeysFetchedMeanwhileAreTried(t *testing.T) {
+	one, same, two := ecPair("one"), ecPair("one"), ecPair("two")
+	f := newFakeKeys(func() (string, error) { return authtest.KeySet(one.JWK()), nil })
+	f.asks("one")
+	seen := f.current.Load()
+	before, _, _ := seen.find("one", "ES256")
+	f.answers(authtest.KeySet(same.JWK(), two.JWK()), nil)
+	if _, err := f.signs(t, same); err != nil {
+		t.Fatal(err)
+	}
+	now, _, _ := f.current.Load().find("one", "ES256")
+	if found, changed, err := f.doubt(t.Context(), "one", "ES256", before); !changed || err != nil || found != now {
+		t.Errorf("the same kid: changed %t, %v", changed, err)
+	}
+	for _, n := range []need{needKeys, needKid, needOther} {
+		if started, err := f.await(t.Context(), seen, "two", n); started || err != nil {
+			t.Errorf("need %d: started %t, %v", n, started, err)
+		}
+	}
+	if n := f.count(); n != 2 {
+		t.Errorf("%d fetches, want 2", n)
+	}
+}
+
 // TestForgedTokensDoNotWaitForAHangingIssuer checks that a flood of forged tokens holds few
 // goroutines, and delays neither the tokens of known keys nor those that wait for a new kid.
 func TestForgedTokensDoNotWaitForAHangingIssuer(t *testing.T) {
