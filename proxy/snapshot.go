@@ -193,6 +193,7 @@ func (s *snapshot) addRoutes(m *memory) error {
 		if err != nil {
 			return fmt.Errorf("route %s: %w", rc.Name, err)
 		}
+		r.OwnsAuthorization = owned[i]["authorization"]
 		for of := range cfg.EachUpstream(rc) {
 			if field := cfg.CredentialField(of); field != "" {
 				owned[i][message.Fold(field)] = true
@@ -241,7 +242,7 @@ func (s *snapshot) newRoute(c *route.Config, m *memory) (*route.Route, error) {
 	r.Limits.Headers = c.Limits.Headers
 	r.TakesPasswords = c.Callers.TakesPasswords()
 	r.TakesAPIKeys = c.Callers.TakesAPIKeys()
-	r.ForwardAuthorization, r.OwnsAuthorization = c.ForwardAuthorization, cfg.OwnsAuthorization(c)
+	r.ForwardAuthorization = c.ForwardAuthorization
 	if r.Chain, err = s.auth.Route(cfg.DemandOf(c)); err != nil {
 		return nil, err
 	}

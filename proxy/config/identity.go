@@ -135,15 +135,6 @@ func (c *Config) shareServers(a, b *route.Config) bool {
 	return slices.ContainsFunc(servers(b), func(s string) bool { return slices.Contains(of, s) })
 }
 
-// OwnsAuthorization reports whether the servers of a route get a token of the caller in Authorization, by this route
-// or another: they take what is there for the gateway's word.
-func (c *Config) OwnsAuthorization(r *route.Config) bool {
-	return slices.ContainsFunc(c.Routes, func(other route.Config) bool {
-		names := other.Identity.Names()
-		return names.InAuthorization() != "" && c.shareServers(r, &other)
-	})
-}
-
 // sourcesOf returns the sources of the principals that a route admits: the first, and another one if
 // there are several. Where all of several proofs are required, only the first kind names the caller.
 func (c *Config) sourcesOf(r *route.Config) (first, other string) {

@@ -69,8 +69,8 @@ func (e *Edits) Apply(f *message.Fields) {
 }
 
 // OwnedFields returns, for each route, the folded names of fields that routes to the same servers
-// set, and authorization if one of them writes a token there. A server cannot know by which route a request came. servers returns the servers of a route,
-// see [upstream.Config.Servers]. Two routes that share a server count as routes to all servers of
+// set, and authorization if one of them writes a token there. A server cannot know by which route a
+// request came. servers returns the servers of a route, see [upstream.Config.Servers]. Two routes that share a server count as routes to all servers of
 // both, because two endpoints may be ports of one server.
 func OwnedFields(routes []Config, servers func(*Config) []string) []map[string]bool {
 	byServer := map[string]map[string]bool{}

@@ -64,7 +64,7 @@ type Route struct {
 	TakesPasswords       bool          // Authorization with Basic is the gateway's
 	TakesAPIKeys         bool          // X-Api-Key and Api-Key are the gateway's
 	ForwardAuthorization bool          // insecure_forward_authorization
-	OwnsAuthorization    bool          // see config.OwnsAuthorization
+	OwnsAuthorization    bool          // its servers take Authorization for the gateway's word, see OwnedFields
 	Identity             IdentityNames // fields for the caller's identity
 	Security             Security
 	KeepServer           bool
