@@ -153,11 +153,11 @@ func (x *exchange) isDescribed(line *message.Field) bool {
 	return false
 }
 
-// isDescribedHost reports whether a text is the host that the decision is about, with its port or without one: nginx has
-// $host, $http_host and $host:$server_port.
+// isDescribedHost reports whether a text is the host that the decision is about, with its port or without one. nginx has
+// $host, $http_host and $host:$server_port, and is told to describe requests by $host, which says nothing of the port.
 func (x *exchange) isDescribedHost(text string) bool {
-	authority, _, err := message.CanonicalAuthority(text, x.head.Scheme)
-	return err == nil && (authority == x.head.Authority || authority == x.head.Host)
+	authority, host, err := message.CanonicalAuthority(text, x.head.Scheme)
+	return err == nil && host == x.head.Host && (authority == x.head.Authority || authority == host || x.asker == DialectNginx)
 }
 
 // errForwardsSession is why a request with the cookie of a session gets no permission.
