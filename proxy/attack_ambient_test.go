@@ -126,7 +126,7 @@ basic: {legacy: {htpasswd: {file: htpasswd}, until: 2099-01-01}}
 			}
 		}
 	}
-	cause := `there is no Sec-Fetch-Site, and Origin is "https://evil.example"; cors of the route does not admit it with credentials: true, and a program sends no Origin, or https://models.test`
+	cause := `there is no Sec-Fetch-Site, and Origin is "https://evil.example"; cors of the route does not admit it with credentials: true; a program must send no Origin, or https://models.test`
 	ask("POST", "/cert", map[string]string{"Origin": foreign})
 	h.until("a record names the cure", func() bool {
 		return slices.ContainsFunc(h.audit.records(t), func(r map[string]any) bool { return r["cause"] == cause })

@@ -386,7 +386,7 @@ func (x *exchange) checkOwner() error {
 		return nil
 	}
 	if err := x.checkSite(); err != nil {
-		r := because(reasonCrossSite, errors.Unwrap(err).Error()+"; cors of the route does not admit it with credentials: true, and a program sends no Origin, or "+x.ownOrigin())
+		r := because(reasonCrossSite, errors.Unwrap(err).Error()+"; cors of the route does not admit it with credentials: true; a program must send no Origin, or "+x.ownOrigin())
 		r.text = "A page of another site may have sent this request with a certificate or password of the browser. A program leaves Origin out, or sends that of the URL."
 		return r
 	}
