@@ -39,8 +39,8 @@ type IdentityConfig struct {
 	Claims map[string]string `yaml:"claims"`
 	// AccessToken names the field with the access token that the issuer of a login gave the gateway for the
 	// person who signed in, or with the caller's own bearer token. The server can act as the caller wherever
-	// that token counts. In Authorization it stands behind Bearer. A token that has ended is never sent: if the
-	// issuer does not refresh it, people get 503, and without a refresh token they sign in anew. For other
+	// that token counts. In Authorization it stands behind Bearer. It is not sent once it has ended by the
+	// issuer's expires_in: if the issuer does not refresh it, people get 503, and without a refresh token they sign in anew. For other
 	// callers the server gets no such field. Sessions grow by the token. Default: off.
 	AccessToken string `yaml:"access_token"`
 	// IDToken is the same for the ID token of the person, for servers that verify who calls. A caller's own
