@@ -40,8 +40,9 @@ type IdentityConfig struct {
 	// AccessToken names the field with the access token that the issuer of a login gave the gateway for the
 	// person who signed in, or with the caller's own bearer token. The server can act as the caller wherever
 	// that token counts. In Authorization it stands behind Bearer. It is not sent once it has ended by the
-	// issuer's expires_in: if the issuer does not refresh it, people get 503, and without a refresh token they sign in anew. For other
-	// callers the server gets no such field. Sessions grow by the token. Default: off.
+	// issuer's expires_in: if the issuer does not refresh it, people get 503, and without a refresh token
+	// they sign in anew. For other callers the server gets no such field. Sessions grow by the token.
+	// Default: off.
 	AccessToken string `yaml:"access_token"`
 	// IDToken is the same for the ID token of the person, for servers that verify who calls. A caller's own
 	// bearer token stands in this field too. Default: off.
