@@ -63,7 +63,7 @@ func (a *Auth) LoginOffers(ctx context.Context, name string) []LoginFinding {
 	li := a.loginIssuerOf(l)
 	e, err := li.Endpoints(ctx)
 	if err != nil {
-		return []LoginFinding{{Failing, "nobody can sign in: the gateway cannot read the discovery document of issuers." + l.Issuer(), "see what is found of issuers." + l.Issuer()}}
+		return []LoginFinding{{Failing, "nobody can sign in: the gateway cannot read the discovery document of issuers." + l.Issuer(), "see the finding of issuers." + l.Issuer()}}
 	}
 	if e.Authorization == "" || e.Token == "" {
 		return []LoginFinding{{Failing, "the discovery document has no authorization_endpoint or no token_endpoint", "issuers." + l.Issuer() + ".url must name an OpenID provider at which people sign in"}}

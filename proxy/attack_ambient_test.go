@@ -121,12 +121,12 @@ basic: {legacy: {htpasswd: {file: htpasswd}, until: 2099-01-01}}
 		for path, want := range map[string]bool{"/cert": origin == own || origin == ownSocket, "/shared": admitted} {
 			hits := h.model.hits.Load()
 			r := ask("GET", path, fields)
-			if seen := h.model.hits.Load() - hits; (seen == 1) != want || !want && (r.reason() != "cross_site" || !strings.Contains(r.body, "A program leaves Origin out")) {
+			if seen := h.model.hits.Load() - hits; (seen == 1) != want || !want && (r.reason() != "cross_site" || !strings.Contains(r.body, "A program must leave Origin out")) {
 				t.Errorf("WebSocket to %s of an app with origin %q: got %d %s, and the upstream saw %d requests", path, origin, r.StatusCode, r.body, seen)
 			}
 		}
 	}
-	cause := `there is no Sec-Fetch-Site, and Origin is "https://evil.example"; cors of the route does not admit it with credentials: true, and a program sends no Origin, or https://models.test`
+	cause := `there is no Sec-Fetch-Site, and Origin is "https://evil.example"; cors of the route does not admit it with credentials: true; a program must send no Origin, or https://models.test`
 	ask("POST", "/cert", map[string]string{"Origin": foreign})
 	h.until("a record names the cure", func() bool {
 		return slices.ContainsFunc(h.audit.records(t), func(r map[string]any) bool { return r["cause"] == cause })

@@ -203,7 +203,7 @@ func TestProgramsUseASession(t *testing.T) {
 	b.signIn()
 	hits := l.model.hits.Load()
 	r := b.request("POST", "/", "x", map[string]string{"Accept": "*/*"})
-	if l.refused(r, 403, "cross_site"); !strings.Contains(r.body, "A program with a session sends the Origin of the URL.") || l.model.hits.Load() != hits {
+	if l.refused(r, 403, "cross_site"); !strings.Contains(r.body, "A program that uses a session must send the origin of the URL as Origin.") || l.model.hits.Load() != hits {
 		t.Errorf("the refusal names no cure: %s", r.body)
 	}
 	if r := b.request("POST", "/", "x", map[string]string{"Accept": "*/*", "Origin": "https://models.test"}); r.StatusCode != 200 {

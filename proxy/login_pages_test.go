@@ -165,7 +165,7 @@ func TestPeopleReadWhatToDo(t *testing.T) {
 		{"GET", "/nothing", "", navigation, 404, "no_route", "Nothing is at this address.", ""},
 		{"POST", "/get", "x", navigation, 405, "method_not_allowed", "This address does not do what was asked of it.", ""},
 		{"GET", "/.sallyport/other", "", navigation, 404, "no_route", "Nothing is at this address.", ""},
-		{"GET", login.CallbackPath("corp") + "?state=corp.A&code=x", "", navigation, 400, "login_state", "It was begun in another browser", login.SignInPath + "?to=%2F"},
+		{"GET", login.CallbackPath("corp") + "?state=corp.A&code=x", "", navigation, 400, "login_state", "The sign-in was begun in another browser", login.SignInPath + "?to=%2F"},
 	} {
 		hits := l.model.hits.Load()
 		r := b.request(c.method, c.path, c.body, c.header)

@@ -184,7 +184,7 @@ func (r *record) noteTokens(t *oauth2.Token, now time.Time, of Passed) error {
 	case len(t.AccessToken) > message.MaxToken:
 		return refuse(BadTokens, fmt.Errorf("the access token has %d bytes, and servers get no more than %d: let the issuer put less into it, or leave identity.access_token out", len(t.AccessToken), message.MaxToken))
 	case !message.ValidToken(t.AccessToken):
-		return refuse(BadTokens, errors.New("the access token is not one that a field can carry to a server"))
+		return refuse(BadTokens, errors.New("the access token has characters that no field can carry to a server"))
 	default:
 		r.access = pack(t.AccessToken)
 	}

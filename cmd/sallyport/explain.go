@@ -26,8 +26,8 @@ func newExplain() *cobra.Command {
 client's address and the caller, what the request asks for, and what each rule says.
 The decision is made by the gateway's own code from the configuration alone, offline:
 no credential is verified, and no rate or signature is checked. Conditions (when) see
-TLS 1.3, the address of --from and the fields of --header, and step_up the claims acr, or
-what acr.claim of the issuer names, and auth_time.
+TLS 1.3, the address of --from and the fields of --header. step_up reads the claims
+auth_time and acr (or the one that acr.claim of the issuer names).
 
 Pages under /.sallyport/ are the gateway's own on hosts where people sign in: explain
 says what each of them does. A person who has signed in is named by --as like one with a

@@ -73,7 +73,7 @@ func (c *Config) checkSessionsBehind(f *setting.Faults) {
 				"add listen.insecure_plain, to which the proxy that asks forwards "+login.Prefix+" of each host, or list no login under callers")
 		}
 		if kind := used.Session.Kind; l.ForwardAuth.ReplacesCookie && kind != auth.SessionInMemory {
-			f.Add("logins."+name+".session.kind", kind, "sessions in cookies are renewed by the answers, and a proxy that asks (listen.forward_auth.replaces_cookie) hands on no cookies of a permission",
+			f.Add("logins."+name+".session.kind", kind, "the gateway renews a session in a cookie by Set-Cookie, which a proxy that asks (listen.forward_auth.replaces_cookie) does not pass on to the browser",
 				"write kind: memory, and remove keys and state")
 		}
 	}

@@ -47,9 +47,9 @@ func (c *Config) checkCallersName(r *route.Config, at string, f *setting.Faults)
 		problem := "the credentials of " + name + " name the caller (basic.caller), and "
 		switch {
 		case first == route.Anonymous:
-			f.Add(at+".callers", first, problem+"anonymous callers have none", "write an upstream for each of the two")
+			f.Add(at+".callers", first, problem+"anonymous callers have none", "let anonymous callers use an upstream of their own, without basic.caller")
 		case other != "":
-			f.Add(at+".callers", first, problem+"callers of "+first+" and of "+other+" may have the same", "let only callers of one source come to each such server")
+			f.Add(at+".callers", first, problem+"callers of "+first+" and of "+other+" may have the same name", "let only callers of one source come to each such server")
 		}
 	}
 }

@@ -70,7 +70,7 @@ func (c *Config) checkTokens(r *route.Config, at string, f *setting.Faults) {
 	if !c.haveTokens(r) {
 		for _, n := range [...]struct{ field, name string }{{"access_token", names.AccessToken}, {"id_token", names.IDToken}} {
 			if n.name != "" {
-				f.Add(at+"."+n.field, n.name, "the callers of the route have no token of an issuer", "list login/NAME or issuer/NAME under callers, first where all are required, or remove the line")
+				f.Add(at+"."+n.field, n.name, "the callers of the route have no token of an issuer", "list login/NAME or issuer/NAME under callers (as the first, where all are required), or remove the line")
 			}
 		}
 	}
@@ -78,7 +78,7 @@ func (c *Config) checkTokens(r *route.Config, at string, f *setting.Faults) {
 		for i := range c.Routes {
 			other := &c.Routes[i]
 			if other.ForwardAuthorization && c.shareServers(r, other) {
-				f.Add(at+"."+field, "Authorization", "the route on "+c.where(i)+" sends what clients have there to the same servers (insecure_forward_authorization)", "name another field, or remove that line")
+				f.Add(at+"."+field, "Authorization", "the route on "+c.where(i)+" forwards the Authorization of clients to the same servers (insecure_forward_authorization)", "name another field, or remove insecure_forward_authorization there")
 			}
 		}
 	}
@@ -88,9 +88,9 @@ func (c *Config) checkTokens(r *route.Config, at string, f *setting.Faults) {
 	case endpoint != "":
 		f.Add(at, endpoint, "the callers' tokens would go to another machine without TLS", "write https:// or h2:// for the endpoint; insecure_http: true under identity sends them all the same")
 	case proxy != "":
-		f.Add(at, proxy, "the callers' tokens would go to a proxy on another machine without TLS, as listen.forward_auth answers", "let a proxy on this machine ask; insecure_http: true under identity sends them all the same")
+		f.Add(at, proxy, "listen.forward_auth would send the callers' tokens without TLS to a proxy on another machine", "let a proxy on this machine ask; insecure_http: true under identity sends them all the same")
 	case r.Identity.InsecureHTTP:
-		f.Add(at+".insecure_http", "true", "no endpoint is another machine without TLS", "remove the line")
+		f.Add(at+".insecure_http", "true", "the tokens go to no other machine without TLS", "remove the line")
 	}
 }
 

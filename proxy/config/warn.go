@@ -290,7 +290,7 @@ func warnCORS(r *route.Config, at string, f *setting.Faults) {
 		return slices.ContainsFunc(r.Callers.Names(), func(caller string) bool { return slices.Contains(kinds, kindOfCaller(caller)) })
 	}
 	if is("login") && !is("cert", "basic") {
-		f.Add(at+".cors.credentials", "true", "lets pages of the origins read by a person's session; what changes something, and WebSocket, is refused (cross_site)",
+		f.Add(at+".cors.credentials", "true", "lets pages of these origins read with a person's session; their unsafe methods and WebSockets are refused (cross_site)",
 			"serve those pages on the route's host, or let them send a token, for which credentials is not needed")
 	}
 }

@@ -45,7 +45,7 @@ policies: {used: [{allow: "*"}], unused: [{allow: get}]}`,
 
 func TestCredentialsThatOnlyReadAreWarnedOf(t *testing.T) {
 	const logins = "tls: {local: {}}\nclient_certificates: {ca: ca.pem}\nlogins: {corp: {issuer: corp, client_id: gateway, session: {kind: memory}}}\n"
-	const warning = "routes[0].cors.credentials: lets pages of the origins read by a person's session; what changes something, and WebSocket, is refused (cross_site)"
+	const warning = "routes[0].cors.credentials: lets pages of these origins read with a person's session; their unsafe methods and WebSockets are refused (cross_site)"
 	for _, c := range []struct {
 		callers, cors string
 		want          bool

@@ -27,10 +27,11 @@ type ForwardAuthConfig struct {
 	// X-Forwarded-Method, -Proto, -Host and -Uri. They must set all of these themselves; otherwise
 	// the gateway would trust fields sent by the client.
 	Dialect string `yaml:"dialect"`
-	// ReplacesCookie says that the proxies put the Cookie of a permission in the place of their client's,
-	// which has a person's session. Then sessions count (callers: login/NAME), if they are kept in memory;
-	// otherwise a request with a session's cookie gets 403 not_for_another_proxy. The proxies must forward
-	// /.sallyport/ of each host to listen.insecure_plain or listen.https.
+	// ReplacesCookie says that the proxies replace their client's Cookie, which holds a person's session,
+	// with the Cookie of the gateway's 200 answer. Then sessions count (callers: login/NAME); they must be
+	// kept in memory (session.kind). The proxies must forward /.sallyport/ of each host to
+	// listen.insecure_plain or listen.https. Default: false; a request with a session's cookie gets 403
+	// not_for_another_proxy.
 	ReplacesCookie bool `yaml:"replaces_cookie"`
 }
 

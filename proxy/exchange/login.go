@@ -354,7 +354,7 @@ func (x *exchange) checkSite() error {
 	switch origin := f.Get("origin"); {
 	case !f.Has("origin"): // of a program, or of a browser of before 2020
 		r := because(reasonCrossSite, "there is neither Sec-Fetch-Site nor Origin: a script that uses a person's session must send Origin")
-		r.text = "There is no Origin, so a page of another site may have sent this request in the name of the person who is signed in. A program with a session sends the Origin of the URL."
+		r.text = "There is no Origin, so a page of another site may have sent this request in the name of the person who is signed in. A program that uses a session must send the origin of the URL as Origin."
 		return r
 	case f.Count("origin") != 1 || !x.isOwn(origin):
 		return because(reasonCrossSite, "there is no Sec-Fetch-Site, and Origin is "+setting.Quoted(origin, 100))
@@ -386,8 +386,8 @@ func (x *exchange) checkOwner() error {
 		return nil
 	}
 	if err := x.checkSite(); err != nil {
-		r := because(reasonCrossSite, errors.Unwrap(err).Error()+"; cors of the route does not admit it with credentials: true, and a program sends no Origin, or "+x.ownOrigin())
-		r.text = "A page of another site may have sent this request with a certificate or password of the browser. A program leaves Origin out, or sends that of the URL."
+		r := because(reasonCrossSite, errors.Unwrap(err).Error()+"; cors of the route does not admit it with credentials: true; a program must send no Origin, or "+x.ownOrigin())
+		r.text = "A page of another site may have sent this request with a certificate or password of the browser. A program must leave Origin out, or send that of the URL."
 		return r
 	}
 	return nil

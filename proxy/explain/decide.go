@@ -156,7 +156,7 @@ func (i *inquiry) behindAnother() string {
 	case f.ReplacesCookie:
 		return "; a session counts for listen.forward_auth too"
 	}
-	return "; for listen.forward_auth a session gets 403 not_for_another_proxy, without replaces_cookie there"
+	return "; for listen.forward_auth a session gets 403 not_for_another_proxy, unless replaces_cookie is true there"
 }
 
 func (i *inquiry) checkStepUp() error {

@@ -52,7 +52,7 @@ func wordsOfSignIn(reason string) (words, bool) {
 	case "bad_session":
 		return words{heading: "Please sign in again", text: "Your session cannot be used here.", next: signInNext}, true
 	case "login_state":
-		return words{heading: "Signing in did not work", text: "It was begun in another browser, took longer than ten minutes, or has been finished already.", next: "Sign in again."}, true
+		return words{heading: "Signing in did not work", text: "The sign-in was begun in another browser, took longer than ten minutes, or has been finished already.", next: "Sign in again."}, true
 	case "login_expired":
 		return words{heading: "Signing in took too long", text: "For your safety, there are ten minutes for it.", next: "Sign in again."}, true
 	case "login_issuer":

@@ -31,22 +31,24 @@ type IdentityConfig struct {
 	// servers refuse heads of more than 8 KiB, so the issuer should send few. The callers of the route
 	// must be of one source. Default: off.
 	Groups string `yaml:"groups"`
-	// Claims are more claims of the caller's token or session, each by its path with its field, such as
-	// preferred_username: X-Forwarded-Preferred-Username. A text, number or boolean is written as it is,
-	// but bytes that no field may hold and "%" are percent-encoded; a list is written as groups are. The
+	// Claims are other claims of the caller's token or session: the path of each, and the name of its field,
+	// such as preferred_username: X-Forwarded-Preferred-Username. A text, number or boolean is written as
+	// it is, but bytes other than printable ASCII and "%" are percent-encoded; a list is written as groups are. The
 	// field is empty if there is no such claim, or if it is an object. The callers must be of one issuer.
 	// Default: none.
 	Claims map[string]string `yaml:"claims"`
-	// AccessToken is the access token that the issuer of a login gave the gateway for the person who
-	// signed in, or the caller's own bearer token. The server can act as the caller wherever that token
-	// counts. In Authorization it is a bearer token. It is always one that is still valid: while the
-	// issuer does not refresh it, people get 503, and without a refresh token they sign in anew. Other
-	// callers have no such field. Sessions grow by the token. Default: off.
+	// AccessToken names the field with the access token that the issuer of a login gave the gateway for the
+	// person who signed in, or with the caller's own bearer token. The server can act as the caller wherever
+	// that token counts. In Authorization it stands behind Bearer. It is not sent once it has ended by the
+	// issuer's expires_in: if the issuer does not refresh it, people get 503, and without a refresh token
+	// they sign in anew. For other callers the server gets no such field. Sessions grow by the token.
+	// Default: off.
 	AccessToken string `yaml:"access_token"`
-	// IDToken is the same with the ID token of the person, for servers that verify who calls. Default: off.
+	// IDToken is the same for the ID token of the person, for servers that verify who calls. A caller's own
+	// bearer token stands in this field too. Default: off.
 	IDToken string `yaml:"id_token"`
-	// InsecureHTTP sends the tokens without TLS to other machines: servers, and proxies that ask
-	// (listen.forward_auth). Anyone on the path can then use them.
+	// InsecureHTTP sends the tokens without TLS to other machines: to servers, and to proxies that ask
+	// (listen.forward_auth). Anyone on the path can then use them. Default: false.
 	InsecureHTTP bool `yaml:"insecure_http"`
 }
 

@@ -36,9 +36,9 @@ type CredentialsConfig struct {
 type BasicConfig struct {
 	// User is the name.
 	User string `yaml:"user"`
-	// Caller sends each caller's name as the user instead, such as alice without its source, for servers
-	// that take people's names from there. A colon, "%" and controls are percent-encoded in it. The
-	// callers of all routes to its servers must be of one source.
+	// Caller sends each caller's name as the user, without its source, such as alice, for servers that take
+	// people's names from Basic. A colon, "%" and controls in it are percent-encoded. All callers whose
+	// names a server gets so must be of one source. Default: false.
 	Caller bool `yaml:"caller"`
 	// Password is the password.
 	Password setting.Secret `yaml:"password"`

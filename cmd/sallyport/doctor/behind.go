@@ -50,7 +50,7 @@ func (p *patient) reaches(ctx context.Context, host string) Finding {
 	case said == "403 not_for_another_proxy":
 		return Finding{"sign-in", host, Fail, "the proxy in front asks about " + login.SessionPath + ", so nobody can sign in", cure}
 	}
-	return Finding{"sign-in", host, Fail, url + " answers " + said + ", and the gateway 401 no_credential: nobody can sign in", cure}
+	return Finding{"sign-in", host, Fail, url + " answers " + said + "; the gateway would answer 401 no_credential, so nobody can sign in", cure}
 }
 
 // askSession returns status and reason of the answer to somebody who has no session.

@@ -32,7 +32,7 @@ func TestDoctorLooksForSignInBehindAProxyThatAsks(t *testing.T) {
 	}{
 		"the gateway answers":  {"replaces_cookie: true", says(401, "", `{"reason": "no_credential"}`), []string{"ok: the proxy in front forwards /.sallyport/ to the gateway"}},
 		"the proxy asks":       {"replaces_cookie: true", says(403, "not_for_another_proxy", "<html>"), []string{"fail: the proxy in front asks about /.sallyport/session, so nobody can sign in; " + cure}},
-		"the server answers":   {"replaces_cookie: true", says(404, "", `{"reason": "\u001b[2J"}`), []string{"fail: https://app.example/.sallyport/session answers 404, and the gateway 401 no_credential: nobody can sign in; " + cure}},
+		"the server answers":   {"replaces_cookie: true", says(404, "", `{"reason": "\u001b[2J"}`), []string{"fail: https://app.example/.sallyport/session answers 404; the gateway would answer 401 no_credential, so nobody can sign in; " + cure}},
 		"no sessions there":    {"replaces_cookie: false", nil, nil},
 		"it cannot be reached": {"replaces_cookie: true", nil, []string{"skipped: the proxy in front cannot be asked from here: "}},
 	} {
