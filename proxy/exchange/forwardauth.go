@@ -161,9 +161,6 @@ func (x *exchange) isDescribedHost(text string) bool {
 	return err == nil && host == x.head.Host && (authority == x.head.Authority || authority == host || x.asker == DialectNginx)
 }
 
-// errForwardsSession is why a request with the cookie of a session gets no permission.
-const errForwardsSession = "the proxy in front would forward the cookie of the session (listen.forward_auth.replaces_cookie: true says that it does not)"
-
 // noCookie is the Cookie of a permission whose request has no cookies but the gateway's. In versions 2.9 and 2.10
 // Caddy forwards its client's cookies if the field is missing or empty.
 const noCookie = "sallyport-none=1"
@@ -195,7 +192,7 @@ func (x *exchange) permit(v verdict) error {
 		return because(reasonUndecided, "the proxy in front would forward the token in Sec-WebSocket-Protocol")
 	}
 	if field := x.head.Fields.Get("cookie"); !x.snapshot.ReplacesCookie && x.snapshot.Logins != nil && login.Strip(field) != field {
-		return because(reasonUndecided, errForwardsSession) // one of a domain comes to hosts without a login too
+		return because(reasonUndecided, "the proxy in front would forward the cookie of the session (listen.forward_auth.replaces_cookie: true says that it does not)") // one of a domain comes to hosts without a login too
 	}
 	f := x.stream.Head().Fields
 	switch name := asksForUpgrade(f); {

@@ -369,8 +369,6 @@ func (x *exchange) checkPage() error {
 		return x.checkOwner()
 	case s == nil:
 		return nil
-	case x.asker != "" && !x.snapshot.ReplacesCookie:
-		return because(reasonUndecided, errForwardsSession)
 	default:
 		x.record.Login, x.record.SID = s.Login(), s.SID()
 	}
